@@ -93,7 +93,9 @@ def add_known(parser: argparse._ActionsContainer) -> None:
 def add_thresholds(parser: argparse._ActionsContainer) -> None:
     """--conf and --iou."""
     parser.add_argument(
-        "--conf", type=float, help="confidence threshold in 0..1 (default 0.25; text 0.5)"
+        "--conf",
+        type=float,
+        help="confidence threshold in 0..1 (default 0.25; text and faces by name 0.5)",
     )
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (default 0.45)")
 

@@ -79,7 +79,7 @@ def known_faces(
             try:
                 faces = _embedded(file, embed, place)
             except RkzooError as error:
-                report.note(f"{file} is left out: {error.what} {error.why}".rstrip())
+                report.note(f"{error.what} {error.why} It is left out of the known faces.")
                 continue
             finally:
                 bar.update(done)

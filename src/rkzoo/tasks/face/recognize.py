@@ -26,6 +26,8 @@ from rkzoo.tasks.vector.task import Measurer, unit
 
 Image = NDArray[np.uint8]
 UNKNOWN = "unknown"
+USUAL = DetectOptions(confidence=0.5)
+"""Thresholds where none are given: what is hardly a face has no embedding worth comparing."""
 
 
 class FaceRecognizer:
@@ -86,11 +88,11 @@ def face_recognizer(parts: TaskParts, options: TaskOptions) -> FaceRecognizer:
     contract, session = _part(parts.parts, "detector")
     recognizer = Measurer(*_part(parts.parts, "recognizer"))
     _check_recognizer(recognizer.contract)
-    detector = face_detector(contract, session, options.detect)
+    detector = face_detector(contract, session, options.detect or USUAL)
     known = None
     if options.known is not None:
         # What is known does not depend on the threshold of the day.
-        usual = face_detector(contract, session)
+        usual = face_detector(contract, session, USUAL)
 
         def embed(image: Image) -> NDArray[np.float32]:
             faces = usual(image)

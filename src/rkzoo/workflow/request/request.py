@@ -118,7 +118,8 @@ class Request:
         boxes: (x1, y1, x2, y2) in source pixels around the object to be segmented.
         against: Pictures (files, folders, globs) that each embedding is compared with.
         known: Folder of known faces, NAME.jpg or NAME/*.jpg, which those found are compared with.
-        confidence: Confidence threshold in 0..1; None is 0.25, of text 0.5.
+        confidence: Confidence threshold in 0..1; None is 0.25, of text and of
+            faces by name 0.5.
         iou: IoU threshold for NMS in 0..1; None is 0.45.
         max_boxes: Most boxes (or classes) of a picture; None is 300.
         multi_label: One box for every class of a cell that reaches the confidence, as the
