@@ -141,11 +141,8 @@ def _from_graph(
         for sentence in plain.seen:
             report.note(f"{name}: {sentence}")
     contract = _with_feed(contract, name, request, report)
-    if contract.picture is not None and (recognition is None or recognition.seen):
-        front = input_preprocessing(original, contract.input.size)
-        twice = front.twice(contract.input) if front is not None else ""
-        if twice:
-            report.note(f"{name}: {twice}")
+    if recognition is None or recognition.seen:
+        _tell_twice(original, contract, name, report)
     if card is None and isinstance(contract.head, TensorsHead):
         for sentence in plain_notes(original, contract, requested=request.raw):
             report.note(f"{name}: {sentence}")
@@ -163,6 +160,18 @@ def _from_graph(
         recognition=recognition,
         files=_used(card, files),
     )
+
+
+def _tell_twice(
+    original: onnx.ModelProto, contract: Contract, name: str, report: ProgressReporter
+) -> None:
+    """Says where card or user have a picture normalised that the graph normalises itself."""
+    if contract.picture is None:
+        return
+    front = input_preprocessing(original, contract.input.size)
+    twice = front.twice(contract.input) if front is not None else ""
+    if twice:
+        report.note(f"{name}: {twice}")
 
 
 def _refuse_unfed(request: Request, name: str) -> None:
