@@ -17,7 +17,7 @@ from rkzoo.contract.audio import (
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
 from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
@@ -54,6 +54,7 @@ Head = (
     PictureHead
     | TensorsHead
     | PromptableSegmentHead
+    | FaceRecognitionHead
     | WhisperHead
     | CtcSpeechHead
     | TransducerHead
@@ -77,6 +78,7 @@ TaskName = Literal[
     "depth",
     "vector",
     "face",
+    "face-recognition",
     "plate",
     "text",
     "text-det",

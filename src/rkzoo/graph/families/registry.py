@@ -28,6 +28,7 @@ from rkzoo.graph.families import (
     yolov8,
     yolov8_rockchip,
     yolox,
+    yunet,
 )
 from rkzoo.graph.families.recognition import (
     Form,
@@ -61,6 +62,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
     ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
+    ("a YuNet", yunet.undecoded),
     ("a text detector of PP-OCR", ppocr.detector),
     ("a text recognizer of PP-OCR", ppocr.recognizer),
     ("a text angle classifier of PP-OCR", ppocr.angle),

@@ -17,7 +17,7 @@ from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
-from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, keep_head
+from rkzoo.graph.lowering.cut_head import bounded_away, keep_head
 from rkzoo.graph.lowering.rewrites.rewriting import AppliedRewrite, Rewritten, drawn, rewrite
 from rkzoo.graph.lowering.verify import (
     Decode,
@@ -323,7 +323,7 @@ def _proof(
             recognition,
             _reader(ready.contract, graph),
             _reader(recognition.uncut, keep_head(ready.original, recognition)),
-            allowed=BOUNDED_AWAY if ready.quantise.head == "bounded" else 0.0,
+            allowed=bounded_away(ready.contract.head) if ready.quantise.head == "bounded" else 0.0,
         )
 
 
