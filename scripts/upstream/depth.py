@@ -32,13 +32,17 @@ def _export(model: Any, path: Path, size: int) -> None:
 
 
 def _vary(model: Any) -> None:
-    """Makes the random answer vary: the last layer's weights are too small for it, and its ReLU
-    would leave nothing of a negative one."""
+    """Draws the decoder anew, as torch does by default: with the weights that transformers starts
+    from, every pixel has the same depth. The last layer's bias keeps most of it above its ReLU."""
     import torch
 
-    last = next(m for m in reversed(list(model.modules())) if isinstance(m, torch.nn.Conv2d))
+    layers = [m for part in (model.neck, model.head) for m in part.modules()]
+    for layer in layers:
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.reset_parameters()
+    last = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)][-1]
     with torch.no_grad():
-        last.weight.mul_(20)
+        last.weight.mul_(8)
         last.bias.fill_(1.0)
 
 

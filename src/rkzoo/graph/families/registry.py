@@ -14,6 +14,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
+    depth,
     lprnet,
     ppocr,
     raw_levels,
@@ -65,6 +66,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a text angle classifier of PP-OCR", ppocr.angle),
     ("a classifier", classifier.classifier),
     ("an embedding or a regression", vector.vector),
+    ("a depth estimator", depth.depth),
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
