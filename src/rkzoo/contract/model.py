@@ -20,6 +20,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
@@ -46,6 +47,7 @@ PictureHead = (
     | CentreFaceHead
     | SemanticHead
     | DepthHead
+    | RestoreHead
     | VectorHead
 )
 Head = (
@@ -72,6 +74,7 @@ TaskName = Literal[
     "classify",
     "semantic",
     "depth",
+    "restore",
     "vector",
     "face",
     "plate",

@@ -18,6 +18,7 @@ from rkzoo.graph.families import (
     lprnet,
     ppocr,
     raw_levels,
+    restore,
     retinaface,
     semantic,
     vector,
@@ -68,6 +69,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("an embedding or a regression", vector.vector),
     ("a depth estimator", depth.depth),
     ("a segmentation into classes", semantic.semantic),
+    ("a super-resolution or restoration", restore.restore),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
 )
