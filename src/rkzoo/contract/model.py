@@ -21,6 +21,7 @@ from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
 from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
+from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
@@ -47,6 +48,7 @@ PictureHead = (
     | CentreFaceHead
     | SemanticHead
     | DepthHead
+    | RestoreHead
     | VectorHead
     | TopDownPoseHead
 )
@@ -76,6 +78,7 @@ TaskName = Literal[
     "classify",
     "semantic",
     "depth",
+    "restore",
     "vector",
     "face",
     "face-recognition",

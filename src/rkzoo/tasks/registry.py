@@ -27,6 +27,7 @@ SPECS: dict[str, str] = {
     "classify": "classify.spec:CLASSIFY",
     "semantic": "semantic.spec:SEMANTIC",
     "depth": "depth.spec:DEPTH",
+    "restore": "restore.spec:RESTORE",
     "vector": "vector.spec:VECTOR",
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",

@@ -14,9 +14,11 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families import (
     classifier,
+    depth,
     lprnet,
     ppocr,
     raw_levels,
+    restore,
     retinaface,
     semantic,
     top_down_pose,
@@ -69,7 +71,9 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a classifier", classifier.classifier),
     ("an embedding or a regression", vector.vector),
     ("a pose of one person", top_down_pose.top_down_pose),
+    ("a depth estimator", depth.depth),
     ("a segmentation into classes", semantic.semantic),
+    ("a super-resolution or restoration", restore.restore),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
 )
