@@ -20,6 +20,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
@@ -35,8 +36,12 @@ class TensorsHead(StrictStruct, frozen=True, tag="tensors", tag_field="kind"):
     picture: str = ""
 
 
+BoxHead = DetectHead | QueryDetectHead
+"""What gives boxes with a class, whose tail is cut off and proved."""
+
 PictureHead = (
     DetectHead
+    | QueryDetectHead
     | TextDetHead
     | TextClsHead
     | TextRecHead

@@ -16,6 +16,7 @@ from rkzoo.graph.families import (
     classifier,
     lprnet,
     ppocr,
+    queries,
     raw_levels,
     retinaface,
     semantic,
@@ -68,6 +69,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a segmentation into classes", semantic.semantic),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
+    ("a DETR", queries.queries),
 )
 # Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
