@@ -21,6 +21,7 @@ from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
 from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
+from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
@@ -37,8 +38,12 @@ class TensorsHead(StrictStruct, frozen=True, tag="tensors", tag_field="kind"):
     picture: str = ""
 
 
+BoxHead = DetectHead | QueryDetectHead
+"""What gives boxes with a class, whose tail is cut off and proved."""
+
 PictureHead = (
     DetectHead
+    | QueryDetectHead
     | TextDetHead
     | TextClsHead
     | TextRecHead

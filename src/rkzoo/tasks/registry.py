@@ -19,6 +19,7 @@ PAGE = "text"  # key of a pipeline, which has no head of its own
 
 SPECS: dict[str, str] = {
     "detect": "detect.spec:DETECT",
+    "query-detect": "detect.spec:QUERY_DETECT",
     "segment": "segment.spec:SEGMENT",
     "pose": "pose.spec:POSE",
     "top-down-pose": "pose.spec:TOP_DOWN",

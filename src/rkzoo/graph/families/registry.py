@@ -17,6 +17,7 @@ from rkzoo.graph.families import (
     depth,
     lprnet,
     ppocr,
+    queries,
     raw_levels,
     restore,
     retinaface,
@@ -76,6 +77,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a super-resolution or restoration", restore.restore),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
+    ("a DETR", queries.queries),
 )
 # Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (

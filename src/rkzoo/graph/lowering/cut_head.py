@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import Contract, Head
+from rkzoo.contract.model import BoxHead, Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import HeadTensor, Recognition
@@ -221,13 +221,15 @@ def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Con
         RkzooError: The head is not a detection head.
     """
     head = _head(recognition.contract)
+    if not isinstance(head, DetectHead):
+        return recognition.contract
     outputs = cut_outputs(recognition.head_tensors, head.strides)
     head = msgspec.structs.replace(head, outputs=outputs, activated=scores == "sigmoid")
     return msgspec.structs.replace(recognition.contract, head=head)
 
 
-def _head(contract: Contract) -> DetectHead:
-    if not isinstance(contract.head, DetectHead):
+def _head(contract: Contract) -> BoxHead:
+    if not isinstance(contract.head, BoxHead):
         raise RkzooError("Only a detection head can be cut.", f"This is {contract.family}.", code=1)
     return contract.head
 

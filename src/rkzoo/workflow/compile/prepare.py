@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
@@ -32,6 +32,7 @@ from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.soc.chips import chips
 from rkzoo.tasks.detect.postprocess import DetectDecoder
+from rkzoo.tasks.detect.query import QueryDecoder
 from rkzoo.tasks.prompt.prompted import fill_slots
 from rkzoo.toolkit import builds, checks
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe
@@ -329,9 +330,11 @@ def _proof(
 
 def _reader(contract: Contract, graph: onnx.ModelProto) -> Decode:
     """What the outputs of a graph mean, cell by cell."""
-    if not isinstance(contract.head, DetectHead):
+    head = contract.head
+    if not isinstance(head, BoxHead):
         raise RkzooError(f"{contract.family} has no detection head.", code=1)
     with OnnxSession(graph.SerializeToString(), contract.input) as session:
         by_name = {spec.name: spec for spec in session.outputs}
-    specs = [by_name[output.name] for output in contract.head.outputs]
-    return DetectDecoder(contract.head, contract.input.size, specs).dense
+    specs = [by_name[output.name] for output in head.outputs]
+    decoder = DetectDecoder if isinstance(head, DetectHead) else QueryDecoder
+    return decoder(head, contract.input.size, specs).dense
