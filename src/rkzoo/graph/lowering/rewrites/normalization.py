@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
@@ -25,4 +26,12 @@ def group_norm(node: onnx.NodeProto, new: Writer) -> bool:
     level = new.add("Reshape", level, new.whole(shape))
     level = new.add("Mul", level, new.constant(scale.reshape(column)))
     new.add("Add", level, new.constant(bias.reshape(column)), to=node.output[0])
+    return True
+
+
+def given_epsilon(node: onnx.NodeProto, new: Writer) -> bool:
+    """The default of epsilon written out, without which the compiler has no form of it."""
+    if "epsilon" in attributes(node) or len(node.output) > 1:
+        return False
+    new.copy(node).attribute.append(helper.make_attribute("epsilon", 1e-5))
     return True

@@ -9,6 +9,9 @@ from onnx import helper, numpy_helper
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import MAX_IR, Array, attributes, run
 
+# The matrix of an axis holds its length times the one that is wanted.
+_LONGEST = 2048
+
 
 def cubic(node: onnx.NodeProto, new: Writer) -> bool:
     """A bicubic resize is linear in the rows and in the columns of a plane: two products with the
@@ -16,6 +19,26 @@ def cubic(node: onnx.NodeProto, new: Writer) -> bool:
     inputs = attributes(node)
     if inputs.get("mode") != b"cubic" or "axes" in inputs:
         return False
+    return _by_products(node, new)
+
+
+def linear(node: onnx.NodeProto, new: Writer) -> bool:
+    """A linear resize with its corners aligned, or by no whole number, likewise."""
+    inputs = attributes(node)
+    shape, out = new.shape(node.input[0]), new.shape(node.output[0])
+    if inputs.get("mode") != b"linear" or "axes" in inputs or shape is None or out is None:
+        return False
+    if len(shape) != 4 or max(*shape[2:], *out[2:]) > _LONGEST or shape[2:] == out[2:]:
+        return False
+    if inputs.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        return False
+    aligned = inputs.get("coordinate_transformation_mode") == b"align_corners"
+    whole = all(max(a, b) % min(a, b) == 0 for a, b in zip(shape[2:], out[2:], strict=True))
+    return (aligned or not whole) and _by_products(node, new)
+
+
+def _by_products(node: onnx.NodeProto, new: Writer) -> bool:
+    """Two products with the matrices that ONNX Runtime makes of a resize of each axis."""
     shape = new.shape(node.input[0])
     given = [(name, new.value(name)) for name in node.input[2:]]
     by, expected = next(

@@ -90,6 +90,18 @@ class Writer:
         self.nodes.append(helper.make_node(operator, inputs, [text], text, **provided))
         return text
 
+    def call(self, made: str, name: str) -> None:
+        """Gives what the last node made a name of the model."""
+        last = self.nodes[-1]
+        if list(last.output) == [made]:
+            last.output[0] = last.name = name
+        else:
+            self.add("Identity", made, to=name)
+
+    def is_float(self, name: str) -> bool:
+        """Whether a tensor holds float32."""
+        return self.view.dtypes.get(name) == onnx.TensorProto.FLOAT
+
     def copy(self, node: onnx.NodeProto) -> onnx.NodeProto:
         """A copy of a node of the model, to be changed."""
         self.nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))

@@ -7,7 +7,17 @@ Runtime answers (tests/workflow/compile/test_rewritten_real.py).
 
 from __future__ import annotations
 
-from rkzoo.graph.lowering.rewrites import activations, normalization, outputs, recurrent, resizing
+from rkzoo.graph.lowering.rewrites import (
+    activations,
+    dimensions,
+    indexing,
+    normalization,
+    outputs,
+    pooling,
+    recurrent,
+    reductions,
+    resizing,
+)
 from rkzoo.graph.lowering.rewrites.rule import Rewrite, Rule, each
 
 
@@ -33,6 +43,23 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("Gelu", activations.gelu, "its formula", _UNKNOWN),
     _of("Resize", resizing.cubic, "two matrix products", _CRASH),
     _of("GroupNormalization", normalization.group_norm, "InstanceNormalization", _UNKNOWN),
+    _of("LayerNormalization", normalization.given_epsilon, "the same with epsilon", _PROCESSOR),
+    _of("Min", reductions.minimum, "-max(-a, -b)", _PROCESSOR),
+    _of("Mean", reductions.mean, "a sum and a product", _PROCESSOR),
+    _of("ReduceMax ReduceMin", reductions.extreme, "poolings and maxima of halves", _PROCESSOR),
+    _of("MaxPool", pooling.pool_in_space, "poolings in planes", _CRASH),
+    _of("AveragePool", pooling.mean_of_what_is_there, "one with zeros beyond the edge", _PROCESSOR),
+    _of("Slice", pooling.every_other, "a pooling of single numbers", _PROCESSOR),
+    _of("Tile", indexing.tile, "Concat", _PROCESSOR),
+    _of("Trilu", indexing.triangle, "a product with ones and zeros", _PROCESSOR),
+    _of("SpaceToDepth", indexing.space_to_depth, "a convolution", _PROCESSOR),
+    _of("GatherND", indexing.gather_by_places, "Gather", _PROCESSOR),
+    _of("GatherElements", indexing.gather_rows, "Gather of whole rows", _PROCESSOR),
+    _of("ScatterND", indexing.scatter_as_concat, "Slice and Concat", _PROCESSOR),
+    _of("Log", activations.log_sigmoid, "-softplus(-x)", _PROCESSOR),
+    _of("Resize", resizing.linear, "two matrix products", _PROCESSOR),
+    _of("Add Sub Mul Div", dimensions.fewer_dimensions, "one of four dimensions", _PROCESSOR),
+    _of("Transpose", dimensions.windows, "one of four dimensions", "its numbers come out wrong"),
     Rewrite(
         "twins",
         outputs.VIEWS,
