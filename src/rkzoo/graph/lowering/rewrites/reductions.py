@@ -49,25 +49,42 @@ def extreme(node: onnx.NodeProto, new: Writer) -> bool:
         return False
     if not axes or any(not 1 < shape[axis] <= _LONGEST for axis in axes) or 0 in axes:
         return False
-    planes = len(shape) == 4 and max(axes) > 1
-    if not 3 <= len(shape) <= 4:
+    if len(shape) == 4:
+        ending = _of_planes
+    elif len(shape) == 3 and len(axes) == 1:
+        ending = _of_rows
+    else:
         return False
     least = node.op_type == "ReduceMin"
-    at = new.add("Neg", x) if least else x
-    if planes and {2, 3} <= set(axes):
-        at = new.add("GlobalMaxPool", at)
-    elif planes:
-        kernel = [shape[axis] if axis in axes else 1 for axis in (2, 3)]
-        at = new.add("MaxPool", at, kernel_shape=kernel)
-    for axis in axes:
-        if not planes or axis < 2:
-            at = _largest(new, at, axis, shape[axis])
+    at = ending(new, new.add("Neg", x) if least else x, shape, axes)
     kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
     if not given.get("keepdims", 1):
         kept = [size for axis, size in enumerate(shape) if axis not in axes]
+    if len(kept) < 4:
         at = new.add("Reshape", at, new.whole(kept))
     new.call(new.add("Neg", at) if least else at, node.output[0])
     return True
+
+
+def _of_planes(new: Writer, x: str, shape: Sequence[int], axes: Sequence[int]) -> str:
+    """The largest of N x C x H x W along some axes, which stay."""
+    if {2, 3} <= set(axes):
+        x = new.add("GlobalMaxPool", x)
+    elif max(axes) > 1:
+        x = new.add("MaxPool", x, kernel_shape=[shape[i] if i in axes else 1 for i in (2, 3)])
+    return _largest(new, x, 1, shape[1]) if 1 in axes else x
+
+
+def _of_rows(new: Writer, x: str, shape: Sequence[int], axes: Sequence[int]) -> str:
+    """The largest of N x L x C along one axis, which is laid out in a plane."""
+    batch, rows, columns = shape
+    if axes[0] == 1:
+        at = new.add("Reshape", x, new.whole([batch, 1, rows, columns]))
+        return new.add("MaxPool", at, kernel_shape=[rows, 1])
+    # As square as it can be, since a kernel takes few numbers a side.
+    side = next(n for n in range(int(columns**0.5), 0, -1) if columns % n == 0)
+    at = new.add("Reshape", x, new.whole([batch, rows, side, columns // side]))
+    return new.add("GlobalMaxPool", at)
 
 
 def _largest(new: Writer, x: str, axis: int, size: int) -> str:
