@@ -30,9 +30,9 @@ def fewer_dimensions(node: onnx.NodeProto, new: Writer) -> bool:
         if stored is not None:
             folded.append(new.constant(stored.reshape(target)))
         else:
-            folded.append(new.add("Reshape", name, new.whole(target)))
+            folded.append(new.reshape(name, target))
     result = new.add(node.op_type, *folded)
-    new.add("Reshape", result, new.whole(out), to=node.output[0])
+    new.reshape(result, out, to=node.output[0])
     return True
 
 
@@ -61,7 +61,7 @@ def windows(node: onnx.NodeProto, new: Writer) -> bool:
         return False
     batch, tall, high, wide, broad, channels = shape
     folded = [batch * tall, high, wide, broad * channels]
-    at = new.add("Reshape", node.input[0], new.whole(folded))
+    at = new.reshape(node.input[0], folded)
     at = new.add("Transpose", at, perm=[0, 2, 1, 3])
-    new.add("Reshape", at, new.whole([shape[axis] for axis in perm]), to=node.output[0])
+    new.reshape(at, [shape[axis] for axis in perm], to=node.output[0])
     return True

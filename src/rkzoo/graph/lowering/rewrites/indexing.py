@@ -14,6 +14,8 @@ from rkzoo.ort import MOST_NUMBERS
 
 # A row of tiles is a Concat of so many; a convolution that moves channels has so many outputs.
 _TILES, _MOVED = 16, 1024
+# Numbers of a matrix in place of a grid.
+_MATRIX = 1 << 22
 
 
 def space_to_depth(node: onnx.NodeProto, new: Writer) -> bool:
@@ -77,7 +79,24 @@ def gather_by_places(node: onnx.NodeProto, new: Writer) -> bool:
     if any(size != 1 for size in shape[:axis]) or places.ndim > 2:
         return False
     taken = new.add("Gather", x, new.whole(places[..., -1].ravel()), axis=axis)
-    new.add("Reshape", taken, new.whole(out), to=node.output[0])
+    new.reshape(taken, out, to=node.output[0])
+    return True
+
+
+def fixed_grid(node: onnx.NodeProto, new: Writer) -> bool:
+    """A GridSample whose grid is stored takes the same share of the same pixels every time: a
+    product with a matrix, which ONNX Runtime makes of one plane for each pixel."""
+    shape, grid = new.shape(node.input[0]), new.value(node.input[1])
+    if shape is None or grid is None or len(shape) != 4 or any(np.any(g != grid[0]) for g in grid):
+        return False
+    pixels, places = math.prod(shape[2:]), math.prod(grid.shape[1:3])
+    if pixels * places > _MATRIX:
+        return False
+    planes = np.eye(pixels, dtype=np.float32).reshape(1, pixels, *shape[2:])
+    matrix = new.alone(node, planes, grid[:1]).reshape(pixels, places)
+    at = new.reshape(node.input[0], [*shape[:2], pixels])
+    at = new.add("MatMul", at, new.constant(matrix))
+    new.reshape(at, [*shape[:2], *grid.shape[1:3]], to=node.output[0])
     return True
 
 
@@ -93,7 +112,7 @@ def scatter_as_concat(node: onnx.NodeProto, new: Writer) -> bool:
         return False
     axis, begin, end = found
     block = [end - begin if at == axis else size for at, size in enumerate(shape)]
-    middle = new.add("Reshape", updates, new.whole(block))
+    middle = new.reshape(updates, block)
     before = [sliced(new, x, axis, 0, begin)] if begin else []
     behind = [sliced(new, x, axis, end, shape[axis])] if end < shape[axis] else []
     new.add("Concat", *before, middle, *behind, axis=axis, to=node.output[0])
@@ -143,6 +162,6 @@ def gather_rows(node: onnx.NodeProto, new: Writer) -> bool:
         or few[axis] != out[axis]
     ):
         return False
-    places = new.add("Reshape", maker.input[0], new.whole([few[axis]]))
+    places = new.reshape(maker.input[0], [few[axis]])
     new.add("Gather", x, places, axis=axis, to=node.output[0])
     return True

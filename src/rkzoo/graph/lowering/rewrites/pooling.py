@@ -25,7 +25,13 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
     strides, dilations = given.get("strides", [1] * 3), given.get("dilations", [1] * 3)
     pads, ceil = given.get("pads", [0] * 6), given.get("ceil_mode", 0)
     batch, channels, depth, height, width = shape
-    at = new.add("Reshape", node.input[0], new.whole([batch, channels * depth, height, width]))
+    at = new.reshape(node.input[0], [batch, channels * depth, height, width])
+    alone = kernel[0] == 1 and not pads[0] and not pads[3]
+    if alone and strides[0] > 1:
+        kept = np.arange(channels * depth).reshape(channels, depth)[
+            :, : out[2] * strides[0] : strides[0]
+        ]
+        at = new.add("Gather", at, new.whole(kept.ravel()), axis=1)
     at = new.add(
         "MaxPool",
         at,
@@ -35,8 +41,8 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
         pads=[*pads[1:3], *pads[4:]],
         ceil_mode=ceil,
     )
-    if kernel[0] > 1 or strides[0] > 1 or pads[0] or pads[3]:
-        at = new.add("Reshape", at, new.whole([batch, channels, depth, out[3] * out[4]]))
+    if not alone:
+        at = new.reshape(at, [batch, channels, depth, out[3] * out[4]])
         at = new.add(
             "MaxPool",
             at,
@@ -46,7 +52,7 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
             pads=[pads[0], 0, pads[3], 0],
             ceil_mode=ceil,
         )
-    new.add("Reshape", at, new.whole(out), to=node.output[0])
+    new.reshape(at, out, to=node.output[0])
     return True
 
 

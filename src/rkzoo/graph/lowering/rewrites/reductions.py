@@ -47,6 +47,8 @@ def extreme(node: onnx.NodeProto, new: Writer) -> bool:
     shape, axes = new.shape(x), reduced_axes(node, new)
     if shape is None or axes is None or not new.is_float(x):
         return False
+    if len(shape) == 4 and axes == (1,) and node.op_type == "ReduceMax":
+        return False  # a row of its own, for chips that have no such operator
     if not axes or any(not 1 < shape[axis] <= _LONGEST for axis in axes) or 0 in axes:
         return False
     if len(shape) == 4:
@@ -61,8 +63,22 @@ def extreme(node: onnx.NodeProto, new: Writer) -> bool:
     if not given.get("keepdims", 1):
         kept = [size for axis, size in enumerate(shape) if axis not in axes]
     if len(kept) < 4:
-        at = new.add("Reshape", at, new.whole(kept))
+        at = new.reshape(at, kept)
     new.call(new.add("Neg", at) if least else at, node.output[0])
+    return True
+
+
+def largest_channel(node: onnx.NodeProto, new: Writer) -> bool:
+    """Halves of channels of which the larger numbers are kept, again and again."""
+    x, shape = node.input[0], new.shape(node.input[0])
+    if shape is None or len(shape) != 4 or reduced_axes(node, new) != (1,) or not new.is_float(x):
+        return False
+    if not 1 < shape[1] <= _LONGEST:
+        return False
+    at = _largest(new, x, 1, shape[1])
+    if not attributes(node).get("keepdims", 1):
+        at = new.reshape(at, [shape[0], *shape[2:]])
+    new.call(at, node.output[0])
     return True
 
 
@@ -79,11 +95,11 @@ def _of_rows(new: Writer, x: str, shape: Sequence[int], axes: Sequence[int]) -> 
     """The largest of N x L x C along one axis, which is laid out in a plane."""
     batch, rows, columns = shape
     if axes[0] == 1:
-        at = new.add("Reshape", x, new.whole([batch, 1, rows, columns]))
+        at = new.reshape(x, [batch, 1, rows, columns])
         return new.add("MaxPool", at, kernel_shape=[rows, 1])
     # As square as it can be, since a kernel takes few numbers a side.
     side = next(n for n in range(int(columns**0.5), 0, -1) if columns % n == 0)
-    at = new.add("Reshape", x, new.whole([batch, rows, side, columns // side]))
+    at = new.reshape(x, [batch, rows, side, columns // side])
     return new.add("GlobalMaxPool", at)
 
 

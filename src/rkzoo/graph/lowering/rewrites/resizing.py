@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
 from rkzoo.graph.lowering.rewrites.rule import Writer
-from rkzoo.graph.onnx.view import MAX_IR, Array, attributes, run
+from rkzoo.graph.onnx.view import Array, attributes
 
 # The matrix of an axis holds its length times the one that is wanted.
 _LONGEST = 2048
@@ -74,17 +73,6 @@ def _resized(
         [1, 1, *((requested, still) if vertical else (still, requested))],
         np.int64 if by_size else np.float32,
     )
-    inputs = ["x", "", "", "by"] if by_size else ["x", "", "by"]
-    alone = helper.make_node("Resize", inputs, ["y"])
-    alone.attribute.extend(node.attribute)
-    graph = helper.make_graph(
-        [alone],
-        "resize",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, plane.shape)],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(by, "by")],
-    )
-    model = helper.make_model(graph, opset_imports=new.view.model.opset_import)
-    model.ir_version = MAX_IR
-    (matrix,) = run(model, {"x": plane})
-    return np.asarray(matrix[0, 0])
+    left_out = np.empty(0, np.float32)
+    inputs = (left_out, left_out, by) if by_size else (left_out, by)
+    return np.asarray(new.alone(node, plane, *inputs)[0, 0])
