@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from rkzoo.graph.lowering.rewrites.rule import Writer
-from rkzoo.graph.onnx.view import attributes
+from rkzoo.graph.onnx.view import Array, attributes
 
 
 def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
@@ -107,12 +107,12 @@ def mean_of_what_is_there(node: onnx.NodeProto, new: Writer) -> bool:
 
 def _met(
     side: int, kernel: int, stride: int, windows: int, begin: int, before: int, after: int
-) -> np.ndarray:
+) -> Array:
     """How many numbers each window along an axis meets; `before` and `after` those of the margin
     that count as numbers."""
     starts = np.arange(windows) * stride - begin
     low, high = np.maximum(starts, -before), np.minimum(starts + kernel, side + after)
-    return np.maximum(high - low, 0)
+    return np.asarray(np.maximum(high - low, 0))
 
 
 def every_other(node: onnx.NodeProto, new: Writer) -> bool:

@@ -109,9 +109,9 @@ def rewrite(
             left_out += [f"Nothing was rewritten, since it could not be proved equal: {why}"]
             return Rewritten(with_lower_opset(model), (), tuple(left_out))
         worst = {id(row): 0.0 for row, _, _ in attempt.applied}
-        for name, error in errors.items():
+        for name, apart in errors.items():
             at = id(attempt.rows[name])
-            worst[at] = max(worst[at], error)
+            worst[at] = max(worst[at], apart)
         # A tensor that differs has it from the row that wrote it last, or from one before it.
         bad = [row for row, _, _ in attempt.applied if not worst[id(row)] <= TOLERANCE]
         if not bad:

@@ -72,7 +72,7 @@ class Writer:
         """A stored float32."""
         return self._stored(np.asarray(value, np.float32))
 
-    def whole(self, values: Sequence[int]) -> str:
+    def whole(self, values: Sequence[int] | Array) -> str:
         """A stored row of int64."""
         return self._stored(np.array(values, np.int64))
 
