@@ -40,7 +40,10 @@ def layer_norm(draw: Draw) -> onnx.ModelProto:
     axis = draw(st.integers(1, 2))
     kept = [weights("s", *shape[axis:]), weights("b", *shape[axis:])]
     names = draw(st.sampled_from([("x", "s"), ("x", "s", "b")]))
-    return graph([of("LayerNormalization", *names, axis=axis)], shape, kept[: len(names) - 1])
+    given = draw(st.sampled_from([{"axis": axis}, {"epsilon": 1e-3}, {}]))
+    if "axis" not in given:
+        kept = [weights("s", shape[2]), weights("b", shape[2])]
+    return graph([of("LayerNormalization", *names, **given)], shape, kept[: len(names) - 1])
 
 
 def minimum(draw: Draw) -> onnx.ModelProto:
@@ -228,7 +231,7 @@ def fixed_grid(draw: Draw) -> onnx.ModelProto:
 
 
 DRAWN: dict[str, Callable[[Draw], onnx.ModelProto]] = {
-    "given-epsilon": layer_norm,
+    "given-defaults": layer_norm,
     "minimum": minimum,
     "mean": mean,
     "extreme": reduced,
