@@ -88,7 +88,7 @@ class Many:
     def add(
         self, operator: str, *constants: Any, of: tuple[str, ...] = ("c",), **given: Any
     ) -> str:
-        """One that reads `of` and then constants; its output, which ends in a ReLU."""
+        """One that reads `of` and then constants; its output."""
         name = f"{operator}_{len(self.nodes)}"
         inputs = list(of)
         for place, value in enumerate(constants):
@@ -99,7 +99,7 @@ class Many:
         return name
 
     def end(self, name: str) -> None:
-        self.nodes.append(helper.make_node("Relu", [name], [f"{name}_out"], f"{name}_out"))
+        self.nodes.append(helper.make_node("Tanh", [name], [f"{name}_out"], f"{name}_out"))
         self.outputs.append(f"{name}_out")
 
 

@@ -32,7 +32,7 @@ def group_norm(node: onnx.NodeProto, new: Writer) -> bool:
 
 
 def given_defaults(node: onnx.NodeProto, new: Writer) -> bool:
-    """The defaults of axis and epsilon written out, without which the compiler has no form of it."""
+    """The defaults of axis and epsilon written out: the compiler has no form of it without."""
     given = attributes(node)
     missing = {name: value for name, value in _DEFAULTS.items() if name not in given}
     if not missing or len(node.output) > 1:
