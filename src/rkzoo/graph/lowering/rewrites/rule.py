@@ -39,8 +39,8 @@ class Rewrite:
     chips: tuple[str, ...] = ()
 
     def helps(self, socs: Sequence[str] | None) -> bool:
-        """Whether it helps on one of these chips; None for any chip."""
-        return not self.chips or socs is None or not set(self.chips).isdisjoint(socs)
+        """Whether it helps on each of these chips; None for any chip."""
+        return not self.chips or socs is None or set(socs) <= set(self.chips)
 
 
 _SHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
