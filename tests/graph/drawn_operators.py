@@ -202,7 +202,7 @@ def linear(draw: Draw) -> onnx.ModelProto:
 
 
 def fewer_dimensions(draw: Draw) -> onnx.ModelProto:
-    shape = [draw(st.integers(1, 3)) for _ in range(draw(st.integers(5, 7)))]
+    shape = [draw(st.integers(1, 3)) for _ in range(draw(st.integers(6, 7)))]
     split = draw(st.integers(0, len(shape)))
     other = [1 if index < split else size for index, size in enumerate(shape)]
     other = other[draw(st.integers(0, split)) :]
@@ -213,8 +213,14 @@ def fewer_dimensions(draw: Draw) -> onnx.ModelProto:
 
 
 def windows(draw: Draw) -> onnx.ModelProto:
-    shape = [draw(_few) for _ in range(6)]
-    return graph([of("Transpose", perm=[0, 1, 3, 2, 4, 5])], shape)
+    batch, tall, high, wide, broad, channels = (draw(_few) for _ in range(6))
+    shape = (batch, channels, tall * high, wide * broad)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Reshape", ["t", "six"], ["w"]),
+        of("Transpose", "w", perm=[0, 1, 3, 2, 4, 5]),
+    ]
+    return graph(nodes, shape, [stored("six", (batch, tall, high, wide, broad, channels))])
 
 
 def fixed_grid(draw: Draw) -> onnx.ModelProto:
