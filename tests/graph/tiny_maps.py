@@ -1,0 +1,53 @@
+"""Graphs whose answer is a map or a picture: depth, super-resolution, restoration."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from tiny_whole import Net
+
+
+def _larger(net: Net, x: str, mode: str = "linear") -> str:
+    scales = net.weight(like=np.array([1, 1, 2, 2], np.float32))
+    return net.op("Resize", x, "", scales, mode=mode, coordinate_transformation_mode="half_pixel")
+
+
+def depth(
+    end: str = "relative", *, scalings: int = 3, mode: str = "linear", most: float = 80.0
+) -> onnx.ModelProto:
+    """The decoder of DPT over an encoder of convolutions, 1x3x64x64 to 1x64x64: features of each
+    grid are added to those of the coarser one, scaled up; then its head."""
+    net = Net()
+    x, skipped = "images", []
+    for step in range(scalings + 1):
+        x = net.op("Relu", net.conv(x, 3 if step == 0 else 8, 8, strides=[2, 2]))
+        skipped.append(x)
+    for skip in reversed(skipped[:-1]):
+        x = net.op("Add", net.conv(_larger(net, x, mode), 8, 8, 1), skip)
+    x = net.op("Relu", net.conv(_larger(net, net.conv(x, 8, 4), mode), 4, 8))
+    x = net.conv(x, 8, 1, 1)
+    if end == "relative":
+        x = net.op("Relu", x)
+    elif end == "metric":
+        x = net.op("Mul", net.op("Sigmoid", x), net.weight(like=np.float32(most)))
+    elif end == "mask":
+        x = net.op("Sigmoid", x)
+    return net.model([1, 3, 64, 64], net.op("Squeeze", x, net.ints(1)))
+
+
+def super_resolution(channels: int = 3, scale: int = 3, side: int = 24) -> onnx.ModelProto:
+    """ESPCN (https://arxiv.org/abs/1609.05158) with fewer features: convolutions of 5x5, 3x3 and
+    3x3, whose channels become the pixels of a larger picture. It sees 4 pixels around each."""
+    net = Net()
+    x = net.op("Tanh", net.conv("images", channels, 8, 5, pads=[2] * 4))
+    x = net.op("Tanh", net.conv(x, 8, 8))
+    x = net.op("Sigmoid", net.conv(x, 8, channels * scale**2))
+    x = net.op("DepthToSpace", x, blocksize=scale, mode="CRD")
+    return net.model([1, channels, side, side], x)
+
+
+def denoiser(channels: int = 3, side: int = 24) -> onnx.ModelProto:
+    """DnCNN's form: what two convolutions see is taken off the picture."""
+    net = Net()
+    noise = net.conv(net.op("Relu", net.conv("images", channels, 8)), 8, channels)
+    return net.model([1, channels, side, side], net.op("Sub", "images", noise))
