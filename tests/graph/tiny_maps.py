@@ -1,4 +1,4 @@
-"""Graphs whose answer is a map or a picture: depth, super-resolution, restoration."""
+"""Graphs whose answer is a map or a picture: depth, super-resolution, restoration, anomalies."""
 
 from __future__ import annotations
 
@@ -51,3 +51,27 @@ def denoiser(channels: int = 3, side: int = 24) -> onnx.ModelProto:
     net = Net()
     noise = net.conv(net.op("Relu", net.conv("images", channels, 8)), 8, channels)
     return net.model([1, channels, side, side], net.op("Sub", "images", noise))
+
+
+def anomaly(*, marks: bool = True, side: int = 32) -> onnx.ModelProto:
+    """STFPM's form (https://arxiv.org/abs/2103.04257): how far the features of two networks are
+    apart, over the picture, and the largest distance; `marks`: what exceeds 0.5, as anomalib's
+    exports end."""
+    net = Net()
+    teacher, student = (net.op("Relu", net.conv("images", 3, 8, strides=[4, 4])) for _ in range(2))
+    apart = net.op("Sub", teacher, student)
+    small = net.op("ReduceMean", net.op("Mul", apart, apart), axes=[1], keepdims=1)
+    sizes = net.weight(like=np.array([1, 1, 4, 4], np.float32))
+    large = net.op(
+        "Resize", small, "", sizes, mode="linear", coordinate_transformation_mode="half_pixel"
+    )
+    score = net.op("ReduceMax", large, axes=[2, 3], keepdims=0)
+    outputs = [score, large]
+    if marks:
+        half = net.weight(like=np.float32(0.5))
+        outputs = [score, net.op("Greater", score, half), large, net.op("Greater", large, half)]
+    model = net.model([1, 3, side, side], *outputs, opset=17)
+    for info in model.graph.output if marks else ():
+        if info.name in (outputs[1], outputs[3]):
+            info.type.tensor_type.elem_type = onnx.TensorProto.BOOL
+    return model

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead, HeadOutput
@@ -113,6 +114,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "classify": (ClassifyHead(classes=5), [(1, 5)]),
     "semantic": (SemanticHead(classes=3), [(1, 3, 8, 8)]),
     "depth": (DepthHead(), [(1, 8, 8)]),
+    "anomaly": (AnomalyHead(map="o0", score="o1"), [(1, 1, 8, 8), (1,)]),
     "vector": (VectorHead(size=4), [(1, 4)]),
     "face": (FACES, [(1, CELLS, 4), (1, CELLS, 2), (1, CELLS, 10)]),
     "plate-det": (

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.audio import (
     CtcSpeechHead,
     SoundHead,
@@ -48,6 +49,7 @@ PictureHead = (
     | SemanticHead
     | DepthHead
     | RestoreHead
+    | AnomalyHead
     | VectorHead
 )
 Head = (
@@ -75,6 +77,7 @@ TaskName = Literal[
     "semantic",
     "depth",
     "restore",
+    "anomaly",
     "vector",
     "face",
     "plate",

@@ -60,11 +60,12 @@ GRAPHS: list[tuple[str, Make, str]] = [
     *((f"depth {end}", partial(tiny_maps.depth, end), "midas") for end in ("relative", "metric")),
     ("super-resolution", tiny_maps.super_resolution, "restore"),
     ("denoiser", tiny_maps.denoiser, "restore"),
+    ("anomaly", tiny_maps.anomaly, "anomaly"),
     ("lprnet", tiny_whole.lprnet, "lprnet"),
     ("retinaface", tiny_whole.retinaface, "retinaface"),
 ]
 FAMILIES = {
-    *("classifier", "lprnet", "midas", "restore", "retinaface"),
+    *("anomaly", "classifier", "lprnet", "midas", "restore", "retinaface"),
     *("nanodet", "nanodet-plus", "picodet", "rtmdet", "yolov5-face", "yolov8-face"),
     *("yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo26", "yolox", "ppyoloe"),
     *(f"{base}-{task}" for base in ("yolov8", "yolo26") for task in ("seg", "pose", "obb")),
