@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.audio import (
     CtcSpeechHead,
     SoundHead,
@@ -54,6 +55,7 @@ PictureHead = (
     | SemanticHead
     | DepthHead
     | RestoreHead
+    | AnomalyHead
     | VectorHead
     | TopDownPoseHead
 )
@@ -84,6 +86,7 @@ TaskName = Literal[
     "semantic",
     "depth",
     "restore",
+    "anomaly",
     "vector",
     "face",
     "face-recognition",

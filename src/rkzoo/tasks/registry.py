@@ -29,6 +29,7 @@ SPECS: dict[str, str] = {
     "semantic": "semantic.spec:SEMANTIC",
     "depth": "depth.spec:DEPTH",
     "restore": "restore.spec:RESTORE",
+    "anomaly": "anomaly.spec:ANOMALY",
     "vector": "vector.spec:VECTOR",
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",

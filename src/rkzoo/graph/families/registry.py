@@ -13,6 +13,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families import (
+    anomaly,
     classifier,
     depth,
     lprnet,
@@ -75,6 +76,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a depth estimator", depth.depth),
     ("a segmentation into classes", semantic.semantic),
     ("a super-resolution or restoration", restore.restore),
+    ("an anomaly detector", anomaly.anomaly),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
     ("a DETR", queries.queries),

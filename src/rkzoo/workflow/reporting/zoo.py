@@ -45,6 +45,7 @@ TASKS = {
     "semantic": "label every pixel",
     "depth": "tell how far things are",
     "restore": "make a picture larger or cleaner",
+    "anomaly": "find what is unusual",
     "prompt": "cut out what is pointed at",
     "text": "read text",
     "plate": "read number plates",
