@@ -126,9 +126,9 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "text-rec": (TextRecHead(), [(1, 12, 3)]),
     "cut-out": (PromptableSegmentHead(), [(1, 8, 4, 4)]),
 }
-# What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
-# another test has.
-DERIVED = {"segment", "pose", "obb", "face-yolo", "text", "clip"}
+# What follows from the others: variants of `detect`, a page of text-det, faces of two others, and
+# Clip, whose files another test has.
+DERIVED = {"segment", "pose", "obb", "face-yolo", "face-recognition", "text", "clip"}
 
 
 def test_no_picture_task_is_left_out_below() -> None:
