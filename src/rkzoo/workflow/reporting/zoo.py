@@ -47,6 +47,8 @@ TASKS = {
     "prompt": "cut out what is pointed at",
     "text": "read text",
     "plate": "read number plates",
+    "face-recognition": "recognise faces",
+    "vector": "make embeddings of pictures",
     "embed": "compare pictures or texts",
     "speech": "speech to text",
     "sound": "recognise sounds",
