@@ -1,11 +1,10 @@
-"""Networks that recognise faces, by their structure: MobileFaceNet as upstream's code exports it."""
+"""Networks that recognise faces: MobileFaceNet as upstream's own code exports it."""
 
 from __future__ import annotations
 
-from upstream_networks import network
-
 from rkzoo.contract.vector import VectorHead
 from rkzoo.graph.families.registry import recognise
+from upstream_networks import network
 
 
 def test_a_mobilefacenet_is_fed_as_arcface_trains_it() -> None:
