@@ -19,12 +19,16 @@ PAGE = "text"  # key of a pipeline, which has no head of its own
 
 SPECS: dict[str, str] = {
     "detect": "detect.spec:DETECT",
+    "query-detect": "detect.spec:QUERY_DETECT",
     "segment": "segment.spec:SEGMENT",
     "pose": "pose.spec:POSE",
+    "top-down-pose": "pose.spec:TOP_DOWN",
+    "people-pose": "pose.spec:PEOPLE",
     "obb": "obb.spec:OBB",
     "classify": "classify.spec:CLASSIFY",
     "semantic": "semantic.spec:SEMANTIC",
     "depth": "depth.spec:DEPTH",
+    "restore": "restore.spec:RESTORE",
     "vector": "vector.spec:VECTOR",
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from rkzoo.graph.families.recognition import Recognition
     from rkzoo.graph.onnx.summary import GraphSummary
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 
@@ -227,6 +228,9 @@ def _graph(
         named=len(file_labels(model)),
         plain=notes,
     )
+    known = recognition.contract if recognition else contract
+    if known is not None:
+        checks += _rewrites(path, model, known, recognition)
     checks += _normalised(model, recognition, own_card)
     if pictures:
         checks += _preprocessing_checks(path, model, recognition, pictures, report)
@@ -275,6 +279,32 @@ def _plain(
     return plain.contract, (*plain.seen, *notes), unknown
 
 
+def _rewrites(
+    path: Path, model: ModelProto, contract: Contract, recognition: Recognition | None
+) -> list[Check]:
+    """What `convert` would rewrite for the toolkit, proved."""
+    from rkzoo.workflow.compile.prepare import rewritten_for
+
+    ready = _ready(path, model, contract, recognition)
+    try:
+        rewritten = rewritten_for(ready, ready.graph(), None)
+    except TooLittleMemory:
+        raise
+    except RkzooError:
+        return []  # told by the other checks
+    done = [Check("ok", applied.sentence()) for applied in rewritten.applied]
+    return [*done, *(Check("warn", sentence) for sentence in rewritten.left_out)]
+
+
+def _ready(
+    path: Path, model: ModelProto, contract: Contract, recognition: Recognition | None
+) -> ResolvedModel:
+    from rkzoo.workflow.request.resolved import ResolvedModel
+
+    source = Source(file=str(path), sha256="")
+    return ResolvedModel(path.stem, model, contract, source, ("fp16",), recognition=recognition)
+
+
 def _normalised(
     model: ModelProto, recognition: Recognition | None, card: Card | None
 ) -> list[Check]:
@@ -308,7 +338,6 @@ def _preprocessing_checks(
 ) -> list[Check]:
     """Check the preprocessing by the model's results on images."""
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
-    from rkzoo.workflow.request.resolved import ResolvedModel
 
     contract = recognition.contract if recognition else None
     if contract is not None and contract.texts:
@@ -317,9 +346,7 @@ def _preprocessing_checks(
     if contract is None or not isinstance(contract.head, DetectHead):
         text = "Other forms of the picture are tried out on detection models only."
         return [Check("warn", text)]
-    source = Source(file=str(path), sha256="")
-    ready = ResolvedModel(path.stem, model, contract, source, ("fp16",), recognition=recognition)
-    graph = ready.graph().SerializeToString()
+    graph = _ready(path, model, contract, recognition).graph().SerializeToString()
     return list(input_checks(probe(graph, contract, pictures, report)))
 
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
-from rkzoo.contract.model import Contract, Head, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, package_digest, read_bytes
@@ -222,7 +221,7 @@ def _of_pipeline(path: Path, request: Request, report: ProgressReporter) -> Plan
 def _check_classes(request: Request, parts: Mapping[str, ModelPart]) -> None:
     """Raises RkzooError for a class that the model has not, before anything is built."""
     for contract in (part.answers for part in parts.values()):
-        if request.classes is not None and isinstance(contract.head, DetectHead):
+        if request.classes is not None and isinstance(contract.head, BoxHead):
             class_numbers(request.classes, contract.labels, contract.head.classes)
 
 

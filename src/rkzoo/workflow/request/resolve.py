@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.contract.model import Contract, Head, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
@@ -296,7 +295,7 @@ def _named(
 ) -> Contract:
     """The contract with labels that its number of classes suggests, where it has none."""
     count = len(file_labels(original))
-    if count and not contract.labels and isinstance(contract.head, DetectHead):
+    if count and not contract.labels and isinstance(contract.head, BoxHead):
         report.note(
             f"{name} names {count} classes but its head has {contract.head.classes}: the "
             "names are ignored. Give the right ones with --labels FILE."
