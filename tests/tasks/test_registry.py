@@ -130,11 +130,12 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "text-rec": (TextRecHead(), [(1, 12, 3)]),
     "cut-out": (PromptableSegmentHead(), [(1, 8, 4, 4)]),
 }
-# What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
-# another test has; and what never scales a picture, so has no use for the hardware that does.
+# What follows from the others: variants of `detect`, a page of text-det, faces and people of two
+# others, and Clip, whose files another test has; and what never scales a picture, so has no use
+# for the hardware that does.
 DERIVED = {
-    *("segment", "pose", "people-pose", "obb", "face-yolo", "face-recognition"),
-    *("text", "clip", "restore"),
+    *("segment", "pose", "people-pose", "obb", "face-yolo", "face-recognition", "text", "clip"),
+    *("query-detect", "restore"),
 }
 
 
