@@ -17,10 +17,12 @@ from rkzoo.contract.audio import (
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
 from rkzoo.contract.query_detect import QueryDetectHead
+from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
@@ -51,12 +53,15 @@ PictureHead = (
     | CentreFaceHead
     | SemanticHead
     | DepthHead
+    | RestoreHead
     | VectorHead
+    | TopDownPoseHead
 )
 Head = (
     PictureHead
     | TensorsHead
     | PromptableSegmentHead
+    | FaceRecognitionHead
     | WhisperHead
     | CtcSpeechHead
     | TransducerHead
@@ -67,6 +72,7 @@ Head = (
     | SentenceHead
     | TranslateHead
     | MarianHead
+    | PeoplePoseHead
 )
 
 TaskName = Literal[
@@ -77,8 +83,10 @@ TaskName = Literal[
     "classify",
     "semantic",
     "depth",
+    "restore",
     "vector",
     "face",
+    "face-recognition",
     "plate",
     "text",
     "text-det",

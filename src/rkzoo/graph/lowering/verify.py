@@ -104,10 +104,10 @@ def verify_equivalence(
     order = [output.name for output in whole.graph.output]
     indexes = [order.index(output.name) for output in uncut.head.outputs]
     picked = is_picked(uncut.head)
-    pictures = _pictures(image.size, seed)
+    pictures = drawn_pictures(image.size, seed)
     worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
-        fed = _input_tensor(picture, image, front)
+        fed = input_tensor(picture, image, front)
         answers = run_whole(whole, {name: fed if front is None else front.array(fed)})
         expected_raw, found_raw = (
             [answers[index] for index in indexes],
@@ -137,8 +137,8 @@ def verify_equivalence(
     return EquivalenceReport(box_px, score, len(pictures), cells, best, extra)
 
 
-def _input_tensor(
-    picture: NDArray[np.float32], image: ImageInput, front: InputPreprocessing | None
+def input_tensor(
+    picture: NDArray[np.float32], image: ImageInput, front: InputPreprocessing | None = None
 ) -> NDArray[np.float32]:
     """A picture (H, W, 3) as float32 1xCxHxW, normalised: whole numbers where the graph, as it
     was exported, takes no others."""
@@ -219,7 +219,7 @@ def _unequal(why: str) -> RkzooError:
     )
 
 
-def _pictures(size: tuple[int, int], seed: int) -> list[NDArray[np.float32]]:
+def drawn_pictures(size: tuple[int, int], seed: int) -> list[NDArray[np.float32]]:
     """Two images (H, W, 3), 0..255, that activate a detector: shapes on a gradient, and the same
     with noise. Noise alone leaves most branches near zero.
     """

@@ -222,7 +222,13 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     skeleton.opset_import.extend(model.opset_import)
     skeleton.functions.extend(model.functions)
     skeleton.graph.name = "skeleton"
-    skeleton.graph.node.extend(graph.node)
+    skeleton.graph.node.extend(
+        # Inference skips this one, whose output is as its input.
+        helper.make_node("Identity", node.input[:1], node.output)
+        if node.op_type == "GroupNormalization"
+        else node
+        for node in graph.node
+    )
     weights = {tensor.name for tensor in graph.initializer}
     skeleton.graph.input.extend(i for i in graph.input if i.name not in weights)
     for tensor in graph.initializer:

@@ -5,6 +5,7 @@ A plan is plain data: it opens here, in a worker process or on another machine.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import BoxHead, Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained, read_bytes
+from rkzoo.files import os_errors_explained, package_digest, read_bytes
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.detect.classes import class_numbers
@@ -230,6 +231,15 @@ _ROLES: dict[str, tuple[type[Any], ...]] = {
     "rec": (TextRecHead, PlateHead),
     "cls": (TextClsHead,),
 }
+
+
+def models_digest(planned: Plan) -> str:
+    """A hash of all that makes the models' numbers: the models, how they are run, and rkzoo's own
+    code."""
+    made_by = hashlib.sha256(package_digest().encode())
+    for role, part in sorted(planned.parts.items()):
+        made_by.update(f"{role} {part.contract} {part.backend.digest}".encode())
+    return made_by.hexdigest()
 
 
 def check_pictures(planned: Plan, verb: str, *, joined: bool = False) -> None:

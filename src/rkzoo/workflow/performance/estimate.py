@@ -47,7 +47,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
-from rkzoo.workflow.compile.prepare import input_plans
+from rkzoo.workflow.compile.prepare import input_plans, rewritten_for
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
 from rkzoo.workflow.request.options import Anchors
 from rkzoo.workflow.request.request import Request
@@ -316,7 +316,7 @@ def read_subject(
         original = load(as_onnx(Path(model), report, size=request.size))
         report.note(f"{error.what} The whole graph is estimated as it stands.")
         return _as_it_stands(Path(model).stem, original, request.size)
-    graph = ready.graph()
+    graph = rewritten_for(ready, ready.graph(), None).model
     plans = input_plans(ready.contract, summarise(graph).inputs[0].name)
     return _subject(ready.name, graph, plans, ready.dtypes)
 

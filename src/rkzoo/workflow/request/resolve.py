@@ -23,6 +23,7 @@ from rkzoo.graph.families.registry import (
     recognise,
     recognise_arranged,
 )
+from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.subgraph import ending_at
 from rkzoo.progress import SILENT, ProgressReporter
@@ -139,6 +140,8 @@ def _from_graph(
         for sentence in plain.seen:
             report.note(f"{name}: {sentence}")
     contract = _with_feed(contract, name, request, report)
+    if recognition is None or recognition.seen:
+        _tell_twice(original, contract, name, report)
     if card is None and isinstance(contract.head, TensorsHead):
         for sentence in plain_notes(original, contract, requested=request.raw):
             report.note(f"{name}: {sentence}")
@@ -156,6 +159,18 @@ def _from_graph(
         recognition=recognition,
         files=_used(card, files),
     )
+
+
+def _tell_twice(
+    original: onnx.ModelProto, contract: Contract, name: str, report: ProgressReporter
+) -> None:
+    """Says where card or user have a picture normalised that the graph normalises itself."""
+    if contract.picture is None:
+        return
+    front = input_preprocessing(original, contract.input.size)
+    twice = front.twice(contract.input) if front is not None else ""
+    if twice:
+        report.note(f"{name}: {twice}")
 
 
 def _refuse_unfed(request: Request, name: str) -> None:
