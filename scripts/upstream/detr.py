@@ -145,7 +145,7 @@ def _spread(model: Any) -> None:
         scores = "class_embed" in name or "enc_score_head" in name or "enc_out_class" in name
         if not scores and "bbox" not in name:
             continue
-        last = scores or weights.shape[0] % 4 == 0 and weights.shape[0] < 200
+        last = scores or (weights.shape[0] % 4 == 0 and weights.shape[0] < 200)
         if weights.ndim > 1:
             gain = 1.5 if scores else 0.5 if last else 1.4
             torch.nn.init.normal_(weights, std=gain * weights.shape[1] ** -0.5)
