@@ -137,10 +137,16 @@ def _deployed(logits, boxes, sizes):  # type: ignore[no-untyped-def]
 
 
 def _spread(model: Any) -> None:
-    """Draws the heads so that scores and boxes differ from query to query as those of a trained
-    network do, most scores low: as they are first made they are all alike."""
+    """Draws the weights so that what they make neither dies away nor grows, and the heads so that
+    scores and boxes differ from query to query as those of a trained network do, most scores low:
+    as they are first made, the queries are all alike."""
     import torch
 
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            gain = 2**0.5 if isinstance(module, torch.nn.Conv2d) else 1.0
+            std = gain * module.weight[0].numel() ** -0.5
+            torch.nn.init.normal_(module.weight, std=std)
     for name, weights in model.named_parameters():
         scores = "class_embed" in name or "enc_score_head" in name or "enc_out_class" in name
         if not scores and "bbox" not in name:
