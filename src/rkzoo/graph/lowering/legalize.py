@@ -11,10 +11,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.semantic import up_to_logits
 from rkzoo.graph.onnx.rewrite import (
-    depth_pool_to_plane,
-    focus_to_convolution,
     picture_as_floats,
-    scale_after_product,
     without_softmax,
 )
 from rkzoo.graph.onnx.view import MAX_IR, declared, prepared
@@ -48,9 +45,6 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     image = contract.picture
     sizes = {names[0]: (1, image.channels, *image.size)} if names and image is not None else {}
     view = prepared(model, sizes)
-    scale_after_product(view)
-    focus_to_convolution(view)
-    depth_pool_to_plane(view)
     if isinstance(contract.head, ClassifyHead) and not contract.head.activated:
         without_softmax(view)
     view.model.ir_version = min(view.model.ir_version, MAX_IR)

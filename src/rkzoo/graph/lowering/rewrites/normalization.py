@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
@@ -18,11 +19,19 @@ def group_norm(node: onnx.NodeProto, new: Writer) -> bool:
     if shape is None or scale is None or bias is None or scale.shape[0] != shape[1]:
         return False
     groups, epsilon = given["num_groups"], given.get("epsilon", 1e-5)
-    apart = new.add("Reshape", x, new.whole([shape[0], groups, -1]))
+    apart = new.reshape(x, [shape[0], groups, -1])
     constant, zeros = new.constant(np.ones(groups)), new.constant(np.zeros(groups))
     level = new.add("InstanceNormalization", apart, constant, zeros, epsilon=epsilon)
     column = (1, shape[1], *([1] * (len(shape) - 2)))
-    level = new.add("Reshape", level, new.whole(shape))
+    level = new.reshape(level, shape)
     level = new.add("Mul", level, new.constant(scale.reshape(column)))
     new.add("Add", level, new.constant(bias.reshape(column)), to=node.output[0])
+    return True
+
+
+def given_epsilon(node: onnx.NodeProto, new: Writer) -> bool:
+    """The default of epsilon written out, without which the compiler has no form of it."""
+    if "epsilon" in attributes(node) or len(node.output) > 1:
+        return False
+    new.copy(node).attribute.append(helper.make_attribute("epsilon", 1e-5))
     return True

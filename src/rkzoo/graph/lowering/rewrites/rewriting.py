@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from rkzoo.errors import RkzooError, TooLittleMemory
-from rkzoo.graph.lowering.rewrites.rule import Rewrite
+from rkzoo.graph.lowering.rewrites.rule import Rewrite, replace_nodes
 from rkzoo.graph.lowering.rewrites.table import REWRITES
 from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.view import Array, GraphView, captured_by, declared, graph_view, run_whole
@@ -132,6 +132,7 @@ def _rewritten(model: onnx.ModelProto, rows: Iterable[Rewrite]) -> _Attempt | No
     """The model by these rows; None where none applies."""
     attempt: _Attempt | None = None
     view: GraphView | None = None
+    before: set[bytes] = set()
     present = {node.op_type for node in model.graph.node}
     for row in rows:
         if present.isdisjoint(row.operators):
@@ -140,12 +141,13 @@ def _rewritten(model: onnx.ModelProto, rows: Iterable[Rewrite]) -> _Attempt | No
             copy = onnx.ModelProto()
             copy.CopyFrom(model)
             attempt = _Attempt(copy)
-        view = view or graph_view(attempt.model)
-        before = _spelled(attempt.model)
+        if view is None:
+            view, before = graph_view(attempt.model), _spelled(attempt.model)
         done = row.apply(view)
         if not done:
             continue
         view = None
+        _drop_unread(attempt.model.graph)
         present = {node.op_type for node in attempt.model.graph.node}
         attempt.applied += [(row, operator, count) for operator, count in sorted(done.items())]
         for node in attempt.model.graph.node:
@@ -155,6 +157,18 @@ def _rewritten(model: onnx.ModelProto, rows: Iterable[Rewrite]) -> _Attempt | No
         return None
     _drop_unused(attempt.model.graph)
     return attempt
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Drops nodes that nothing reads any more."""
+    read = {info.name for info in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if not read.isdisjoint(node.output):
+            kept.append(node)
+            read |= {*node.input, *captured_by(node)}
+    if len(kept) < len(graph.node):
+        replace_nodes(graph, kept[::-1])
 
 
 def _spelled(model: onnx.ModelProto) -> set[bytes]:
