@@ -9,7 +9,9 @@ import onnx
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.graph.families.semantic import up_to_logits
+from rkzoo.graph.families.vector import up_to_embedding
 from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.rewrite import (
     depth_pool_to_plane,
@@ -43,6 +45,8 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
         model = picture_as_floats(model, contract.picture.size)
     if isinstance(contract.head, SemanticHead) and not contract.head.picked:
         model = up_to_logits(model, contract.input)
+    if isinstance(contract.head, VectorHead) and contract.picture is not None:
+        model = up_to_embedding(model, contract.input)
     weights = {tensor.name for tensor in model.graph.initializer}
     names = [
         info.name
