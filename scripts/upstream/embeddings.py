@@ -59,7 +59,9 @@ def _siglip(path: Path) -> None:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     torch.manual_seed(0)
-    network = SiglipVisionModel(SiglipVisionConfig(num_hidden_layers=3, _attn_implementation="eager"))
+    network = SiglipVisionModel(
+        SiglipVisionConfig(num_hidden_layers=3, _attn_implementation="eager")
+    )
     outputs: dict[str, str | int] = {
         "last_hidden_state": "last_hidden_state",
         "pooler_output": "pooler_output",

@@ -66,7 +66,9 @@ def vector(view: GraphView, picture: ImageSource) -> Recognition | str:
             return _NONE
         count, embedding = found.flat.count, judgement.meaning == "embedding"
         length = ", brought to length 1" if found.flat.unit else ""
-        text = f"One output of {count} numbers{length}: {'an embedding' if embedding else 'measured'}."
+        text = (
+            f"One output of {count} numbers{length}: {'an embedding' if embedding else 'measured'}."
+        )
         doubt = (judgement.doubt,) if judgement.doubt and training is None else ()
     image, assumed = _preprocessing(picture, training)
     family = training.family if training else "embedding" if embedding else "regression"
@@ -197,8 +199,8 @@ def _as_trained(picture: ImageSource, training: _Training) -> tuple[ImageInput, 
         return image, ()
     mean, std = (",".join(f"{v:.6g}" for v in row) for row in (training.mean, training.std))
     text = (
-        f"Its tokens tell it as {training.title}; as published it is fed RGB pixels with mean {mean} "
-        f"and std {std}, {fit}: that is assumed, for the file does not say. Say otherwise with "
-        "--color, --mean, --std and --fit."
+        f"Its tokens tell it as {training.title}; as published it is fed RGB pixels with mean "
+        f"{mean} and std {std}, {fit}: that is assumed, for the file does not say. Say otherwise "
+        "with --color, --mean, --std and --fit."
     )
     return msgspec.structs.replace(image, mean=training.mean, std=training.std), (text,)
