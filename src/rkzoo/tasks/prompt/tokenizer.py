@@ -34,6 +34,9 @@ _BIGGEST = 16 * 2**20
 class ClipTokenizer:
     """CLIP tokenizer. `merges` are pairs, the most frequent first."""
 
+    usual_length = 77
+    ends = 2
+
     def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
         letters = list(_letters().values())
         tokens = [*letters, *(letter + _LAST for letter in letters), *map("".join, merges)]
@@ -78,13 +81,14 @@ class ClipTokenizer:
         for text in texts:
             tokens = self.encode(text)
             if len(tokens) > length - 2:
-                raise RkzooError(
-                    f"The words {text!r} are too long.",
-                    f"They are {len(tokens)} pieces, and the model takes {length - 2}.",
-                    "Say it in fewer words.",
-                )
+                raise too_long(text, len(tokens), length - 2)
             rows.append([START, *tokens] + [END] * (length - 1 - len(tokens)))
         return np.array(rows, np.int64).reshape(-1, length)
+
+    def attended(self, row: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """What of a row (L,) the model attends to: all up to and including the first end token; the
+        rest is padding."""
+        return np.arange(len(row)) <= int(np.argmax(row == END))
 
     def _merged(self, word: str) -> tuple[int, ...]:
         """Token ids of one word: merges are applied by rank."""
@@ -92,6 +96,15 @@ class ClipTokenizer:
         parts = [letters[byte] for byte in word.encode("utf-8")]
         parts[-1] += _LAST
         return tuple(self._numbers[part] for part in apply_merges(parts, self._ranks))
+
+
+def too_long(text: str, count: int, most: int) -> RkzooError:
+    """For a text of `count` tokens where the model takes `most`."""
+    return RkzooError(
+        f"The words {text!r} are too long.",
+        f"They are {count} pieces, and the model takes {most}.",
+        "Say it in fewer words.",
+    )
 
 
 @lru_cache(maxsize=1)
