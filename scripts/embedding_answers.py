@@ -1,4 +1,5 @@
-"""What transformers itself answers with a small SigLIP and DINOv2: tests/tasks/embedding_answers.npz.
+"""What transformers itself answers with a small SigLIP and DINOv2, for the tests
+(tests/tasks/embedding_answers.npz).
 
     python scripts/embedding_answers.py
 

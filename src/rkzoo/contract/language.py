@@ -21,13 +21,14 @@ class ClipHead(StrictStruct, frozen=True, tag="clip", tag_field="kind"):
         scale: exp of the trained logit scale.
         bias: The trained logit bias.
         activation: `sigmoid` where the texts do not exclude each other.
-        tokenizer: `clip`: the vocabulary is CLIP's merges; `siglip`: it is a SentencePiece model.
+        tokenizer: `clip`: the vocabulary is CLIP's merges; `open_clip`: likewise, and texts are
+            padded with 0; `siglip`: it is a SentencePiece model.
     """
 
     scale: float = 100.0
     bias: float = 0.0
     activation: Literal["softmax", "sigmoid"] = "softmax"
-    tokenizer: Literal["clip", "siglip"] = "clip"
+    tokenizer: Literal["clip", "open_clip", "siglip"] = "clip"
 
 
 class SentenceHead(StrictStruct, frozen=True, tag="sentence", tag_field="kind"):

@@ -35,8 +35,8 @@ class TextTokenizer(Protocol):
 
 
 class TextEncoder:
-    """Text encoder of CLIP or SigLIP: token ids 1xL in, one embedding 1xW out, with an attention mask where the
-    graph has one.
+    """Text encoder of CLIP or SigLIP: token ids 1xL in, one embedding 1xW out, with an attention
+    mask where the graph has one.
 
     Raises:
         RkzooError: the session's model is of another kind.

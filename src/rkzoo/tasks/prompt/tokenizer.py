@@ -32,12 +32,14 @@ _BIGGEST = 16 * 2**20
 
 
 class ClipTokenizer:
-    """CLIP tokenizer. `merges` are pairs, the most frequent first."""
+    """CLIP tokenizer. `merges` are pairs, the most frequent first; `pad` is the token that fills a
+    row."""
 
     usual_length = 77
     ends = 2
 
-    def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, merges: Sequence[tuple[str, str]], pad: int = END) -> None:
+        self._pad = pad
         letters = list(_letters().values())
         tokens = [*letters, *(letter + _LAST for letter in letters), *map("".join, merges)]
         self._numbers = {token: number for number, token in enumerate(tokens)}
@@ -45,7 +47,7 @@ class ClipTokenizer:
         self._known = lru_cache(maxsize=4096)(self._merged)
 
     @classmethod
-    def from_file(cls, path: Path) -> ClipTokenizer:
+    def from_file(cls, path: Path, pad: int = END) -> ClipTokenizer:
         """Read `bpe_simple_vocab_16e6.txt.gz`. Raises RkzooError for any other file."""
         try:
             with open_file(path) as packed, gzip.open(packed) as file:
@@ -65,14 +67,14 @@ class ClipTokenizer:
                 f"It has {len(merges)} usable merges where there are {_MERGES}.",
                 "Fetch it again with: rkzoo fetch clip-text",
             )
-        return cls(merges)
+        return cls(merges, pad)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without start and end tokens."""
         return [number for word in _words(_cleaned(text)) for number in self._known(word)]
 
     def rows(self, texts: Iterable[str], length: int) -> NDArray[np.int64]:
-        """Encode texts to int64 (N, length): start, tokens, end, padded with end tokens.
+        """Encode texts to int64 (N, length): start, tokens, end, padding.
 
         Raises:
             RkzooError: a text is too long; truncating it would change its meaning.
@@ -82,7 +84,7 @@ class ClipTokenizer:
             tokens = self.encode(text)
             if len(tokens) > length - 2:
                 raise too_long(text, len(tokens), length - 2)
-            rows.append([START, *tokens] + [END] * (length - 1 - len(tokens)))
+            rows.append([START, *tokens, END] + [self._pad] * (length - 2 - len(tokens)))
         return np.array(rows, np.int64).reshape(-1, length)
 
     def attended(self, row: NDArray[np.int64]) -> NDArray[np.bool_]:
