@@ -19,6 +19,7 @@ from rkzoo.graph.families import (
     raw_levels,
     retinaface,
     semantic,
+    speech,
     vector,
     yolo_world,
     yolov5_decoded,
@@ -177,6 +178,9 @@ def recognise_arranged(
     try:
         return model, recognise(model, size, labels)
     except UnknownHead:
+        spoken = speech.sensevoice(model)
+        if spoken is not None:
+            return spoken
         joined = joined_outputs(model)
         if joined is None:
             raise
