@@ -21,6 +21,23 @@ class WhisperHead(StrictStruct, frozen=True, tag="whisper", tag_field="kind"):
     """
 
 
+class MoonshineHead(StrictStruct, frozen=True, tag="moonshine", tag_field="kind"):
+    """Moonshine, autoregressive speech recognition from samples: a pipeline of `encoder`,
+    `embedding` and `decoder` (their inputs and outputs: graph/from_weights/moonshine.py), with the
+    file `decoder.vocabulary` (tokenizer.json).
+
+    https://arxiv.org/abs/2410.15608
+
+    Attributes:
+        start, end: Ids of the token that an answer begins with, and of the one that ends it.
+        tokens_per_second: More are not said in a second, as upstream counts.
+    """
+
+    start: int = 1
+    end: int = 2
+    tokens_per_second: Annotated[float, msgspec.Meta(gt=0, le=100)] = 6.5
+
+
 class StackedFeatures(StrictStruct, frozen=True):
     """FunASR's features: log mel of 25 ms every 10 ms, `stack` frames in a row every `stride`, then
     (x + shift) * scale, each (stack * bins,) as in its am.mvn; both empty where they are not known.

@@ -8,6 +8,7 @@ import msgspec
 
 from rkzoo.contract.audio import (
     CtcSpeechHead,
+    MoonshineHead,
     SoundHead,
     TransducerHead,
     VoiceActivityHead,
@@ -53,6 +54,7 @@ Head = (
     | TensorsHead
     | PromptableSegmentHead
     | WhisperHead
+    | MoonshineHead
     | CtcSpeechHead
     | TransducerHead
     | VoiceHead

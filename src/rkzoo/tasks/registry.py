@@ -40,6 +40,7 @@ SPECS: dict[str, str] = {
     "clip": "embed.spec:CLIP",
     "sentence": "embed.spec:SENTENCE",
     "whisper": "speech.spec:WHISPER",
+    "moonshine": "speech.spec:MOONSHINE",
     "ctc-speech": "speech.spec:CTC",
     "ctc-languages": "speech.spec:CTC_LANGUAGES",
     "transducer": "speech.spec:TRANSDUCER",

@@ -45,6 +45,12 @@ def _open_transducer(parts: TaskParts, options: TaskOptions) -> Task:
     return open_transducer(parts)
 
 
+def _open_moonshine(parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.speech.open import open_moonshine
+
+    return open_moonshine(parts)
+
+
 WHISPER = TaskSpec(
     name="speech",
     open=_open_whisper,
@@ -59,6 +65,9 @@ CTC_LANGUAGES = replace(
     options=frozenset({"language"}),
     languages=lambda head: tuple(code for code in head.languages if code not in _NONE),
     name_classes=lambda head, labels: without_numbers(labels),
+)
+MOONSHINE = TaskSpec(
+    name="speech", open=_open_moonshine, input_kind="sound", output_kind="transcript"
 )
 TRANSDUCER = TaskSpec(
     name="speech", open=_open_transducer, input_kind="sound", output_kind="transcript"
