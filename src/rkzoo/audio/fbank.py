@@ -76,7 +76,7 @@ def stacked_fbank(samples: Floats, bins: int = 80, stack: int = 7, stride: int =
     before = (stack - 1) // 2
     rows = -(-len(frames) // stride)
     at = np.arange(rows)[:, None] * stride + np.arange(stack) - before
-    return frames[np.clip(at, 0, len(frames) - 1)].reshape(rows, -1)
+    return np.asarray(frames[np.clip(at, 0, len(frames) - 1)].reshape(rows, -1))
 
 
 def features(samples: Floats, count: int, bins: int, bank: Bank = _POVEY) -> Floats:

@@ -193,9 +193,8 @@ def encoder(held: Mapping[str, Array], rows: int = ROWS) -> onnx.ModelProto:
         place = f"model.decoder.layers.{index}.encoder_attn"
         k = graph.output(f"cross_k{index}", 1, _HEADS, size, count)
         v = graph.output(f"cross_v{index}", 1, _HEADS, count, size)
-        key, value = (graph.layer(x, f"{place}.{n}_proj") for n in "kv")
-        graph.heads(key, count, _TRANSPOSED, to=k)
-        graph.heads(value, count, _BY_HEAD, to=v)
+        graph.heads(graph.layer(x, f"{place}.k_proj"), count, _TRANSPOSED, to=k)
+        graph.heads(graph.layer(x, f"{place}.v_proj"), count, _BY_HEAD, to=v)
     return graph.model("encoder")
 
 

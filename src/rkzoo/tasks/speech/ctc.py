@@ -29,8 +29,11 @@ Steps = NDArray[np.intp]
 class _Source(Protocol):
     """A sound as a network takes it: `total` time steps, of which a window holds `size`."""
 
-    total: int
-    size: int
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
 
     def window(self, first: int) -> Mapping[str, Array]:
         """Inputs of the window that begins at step `first`; what is beyond the sound is 0."""
@@ -139,7 +142,7 @@ class CtcRecognizer:
             return _Samples(self._input.name, samples, head.hop, self._input.shape[-1])
         of = head.features
         rows = stacked_fbank(samples, of.bins, of.stack, of.stride)
-        rows = (rows + np.float32(of.shift)) * np.float32(of.scale)
+        rows = (rows + np.array(of.shift, np.float32)) * np.array(of.scale, np.float32)
         return _Features(rows, self._input.shape[1], head.leading, self._language, head.form)
 
     def _steps(self, window: Mapping[str, Array]) -> Steps:
