@@ -117,6 +117,8 @@ class VoiceHead(StrictStruct, frozen=True, tag="voice", tag_field="kind"):
     -> log durations (1,1,P), symbol mask (1,1,P), means and log deviations (1,C,P). Then `flow`,
     (1,C,T) and frame mask (1,1,T) -> (1,C,T), and `vocoder`, (1,C,T) -> samples; or one `decoder`:
     alignment (1,1,T,P), frame mask, means and log variances (1,P,C) from the encoder -> samples.
+    Or all of StyleTTS 2 in one `network` (Kokoro, https://arxiv.org/abs/2306.07691): ids (1,P),
+    style (1,256), speed (1,) -> samples (N,) and frames of each symbol (P,).
 
     Attributes:
         rate: Sample rate in Hz.
@@ -124,6 +126,7 @@ class VoiceHead(StrictStruct, frozen=True, tag="voice", tag_field="kind"):
         noise: Scale of the noise around the means, as published with the voice.
         duration_noise: The same for the durations.
         language: Language code.
+        voice: Name of the style, where the file `network.voices` holds several.
     """
 
     rate: Rate
@@ -131,6 +134,7 @@ class VoiceHead(StrictStruct, frozen=True, tag="voice", tag_field="kind"):
     noise: float = 0.667
     duration_noise: float = 0.8
     language: str = "en"
+    voice: str = ""
 
 
 class VoiceActivityHead(StrictStruct, frozen=True, tag="activity", tag_field="kind"):

@@ -55,3 +55,9 @@ def moonshine_decoder(files: Mapping[str, Path], target: Path, report: ProgressR
     from rkzoo.graph.from_weights.moonshine import make_decoder
 
     make_decoder(files, target, report)
+
+
+def kokoro(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
+    from rkzoo.graph.from_weights.kokoro import make_kokoro
+
+    make_kokoro(files, target, report)

@@ -43,6 +43,7 @@ MAKERS: dict[str, Maker] = {
     "deeplab": deeplab,
     "minilm-embedding": from_weights.minilm_embedding,
     "minilm-encoder": from_weights.minilm_encoder,
+    "kokoro": from_weights.kokoro,
     "moonshine-encoder": from_weights.moonshine_encoder,
     "moonshine-embedding": from_weights.moonshine_embedding,
     "moonshine-decoder": from_weights.moonshine_decoder,
