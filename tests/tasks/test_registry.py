@@ -37,7 +37,7 @@ def kind(head: type[Any]) -> str:
 def test_every_head_has_a_task_and_every_task_a_head() -> None:
     kinds = {kind(head) for head in get_args(Head)}
     assert kinds <= set(SPECS)
-    variants = {"segment", "pose", "obb", "face-yolo", "plate-det", "text"}
+    variants = {"segment", "pose", "obb", "face-yolo", "plate-det", "text", "ctc-languages"}
     assert set(SPECS) - kinds == variants
     assert {_spec(name).name for name in SPECS} == set(get_args(TaskName)) - {"asset"}
 
