@@ -99,13 +99,21 @@ def _print_summary(args: argparse.Namespace, advice: Advice) -> None:
         )
     print("\nThe costliest layers:")
     rows = [
-        (f"{layer.ms:.2f}", f"{layer.share:.0%}", layer.name, _shape(layer.output), layer.op)
-        + (layer.dtype, layer.target, layer.why)
+        (
+            f"{layer.ms:.2f}",
+            f"{layer.share:.0%}",
+            layer.name,
+            _shape(layer.output),
+            layer.op,
+            layer.dtype,
+            layer.target,
+            layer.why,
+        )
         for layer in advice.layers
     ]
     print(table(("ms", "share", "layer", "output", "as", "type", "on", "why"), rows))
     print("\nWhat would change it, each built:")
-    header = ("N", "change", "ms now", "ms then", "gain", "on CPU", "memory", "keeps the numbers")
+    header = ("no.", "change", "ms now", "ms then", "time", "on CPU", "memory", "keeps the numbers")
     accuracy = advice.metric is not None
     lines = [
         (
@@ -114,9 +122,7 @@ def _print_summary(args: argparse.Namespace, advice: Advice) -> None:
             _time(base),
             _time(proposal.estimate),
             _gain(proposal),
-            f"{len(base.on_cpu)} -> {len(proposal.estimate.on_cpu)}"
-            if proposal.estimate.table
-            else "",
+            _processor(base, proposal.estimate),
             _memory(proposal.estimate),
             NUMBERS[proposal.numbers],
             *((_figure(proposal.accuracy),) if accuracy else ()),
@@ -150,6 +156,18 @@ def _time(estimate: Estimate) -> str:
 
 def _gain(proposal: Proposal) -> str:
     return f"{-proposal.gain:+.0%}" if proposal.estimate.table else ""
+
+
+def _processor(before: Estimate, after: Estimate) -> str:
+    """Layers on the processor, and what they read."""
+    from rkzoo.speed.latency import cpu_megabytes
+
+    if before.table is None or after.table is None:
+        return ""
+    if not before.on_cpu and not after.on_cpu:
+        return "none"
+    was, then = (f"{cpu_megabytes(one):.1f}" for one in (before.table, after.table))
+    return f"{len(before.on_cpu)} ({was} MB) -> {len(after.on_cpu)} ({then} MB)"
 
 
 def _memory(estimate: Estimate) -> str:

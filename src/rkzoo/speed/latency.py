@@ -193,6 +193,23 @@ def cpu_layers(table: CostTable) -> tuple[LayerCost, ...]:
     return tuple(layer for layer in table.work if on_cpu(layer))
 
 
+def cpu_megabytes(table: CostTable) -> float:
+    """Megabytes that the layers on the CPU read."""
+    return math.fsum(layer.rw_kb * 1024 for layer in cpu_layers(table)) / 1e6
+
+
+def cpu_price(soc: str) -> tuple[str, float]:
+    """Milliseconds of a megabyte that layers on the CPU read, and the chip whose published speeds
+    say so: the chip itself, else the first that has such layers; ("", 0.0) where none has.
+    """
+    prices = {
+        name: model.coefficients.get("cpu", 0.0) for name, model in latency_model().chips.items()
+    }
+    own = {name: price for name, price in prices.items() if price and same_family(name, soc)}
+    other = {name: price for name, price in prices.items() if price}
+    return next(iter((own or other).items()), ("", 0.0))
+
+
 def traffic(table: CostTable) -> float:
     """Megabytes per frame to and from memory: reads (the compiler's column RW counts only these, by
     its rows) and writes, by shape.

@@ -17,7 +17,7 @@ from rkzoo.files import check_folder
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import resolve as chip_name
-from rkzoo.speed.latency import on_cpu
+from rkzoo.speed.latency import cpu_megabytes, cpu_price, on_cpu
 from rkzoo.tasks.registry import validate_options
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.recipe import Dtype
@@ -254,48 +254,60 @@ def _tried(
 ) -> tuple[list[tuple[Candidate, Estimate]], list[str]]:
     """Every candidate with what it costs, and why others could not be tried."""
     candidates: list[Candidate] = []
-    left_out = []
+    left_out: dict[str, list[str]] = {}
     for title, function in PROPOSALS.items():
         try:
             candidates += function(now)
         except RkzooError as error:
-            left_out.append(f"{title}: {error.reason}")
+            left_out.setdefault(error.reason, []).append(title)
     tried = []
     with report.task("Trying changes", len(candidates), unit="changes") as bar:
         for index, candidate in enumerate(candidates, 1):
             try:
                 subject = candidate.make()
             except RkzooError as error:
-                left_out.append(f"{candidate.what}: {error.reason}")
+                left_out.setdefault(error.reason, []).append(candidate.what)
             else:
                 toolkit = now.request.toolkit
                 tried.append((candidate, cost(subject, now.soc, candidate.dtype, toolkit, report)))
             bar.update(index)
-    return tried, left_out
+    return tried, [f"{'; '.join(what)}: {why}" for why, what in left_out.items()]
 
 
 def _ranked(
     base: Estimate, tried: Sequence[tuple[Candidate, Estimate]]
 ) -> list[tuple[Candidate, Estimate]]:
-    """What takes layers off the processor first, since the estimate has no price for most of them;
-    then by the share of time that is saved. What cannot be built comes last."""
+    """By the share of time that is saved, what runs on the processor included; last what cannot be
+    built. Where the chip has no price for the processor, another's ranks."""
+    return sorted(tried, key=lambda pair: (pair[1].table is None, -_saved(base, pair[1])))
 
-    def place(pair: tuple[Candidate, Estimate]) -> tuple[bool, int, float]:
-        estimate = pair[1]
-        fewer = max(0, len(base.on_cpu) - len(estimate.on_cpu)) if estimate.table else 0
-        return estimate.table is None, -fewer, -gain(base, estimate)
 
-    return sorted(tried, key=place)
+def _saved(before: Estimate, after: Estimate) -> float:
+    if before.table is None or after.table is None:
+        return 0.0
+    was, then = _times(before, after)
+    unpriced = before.latency is not None and before.latency.unpriced
+    price = cpu_price(before.soc)[1] if unpriced or before.latency is None else 0.0
+    was += price * cpu_megabytes(before.table)
+    then += price * cpu_megabytes(after.table)
+    return 1 - then / was if was else 0.0
 
 
 def gain(before: Estimate, after: Estimate) -> float:
     """Share of the time that is saved: of milliseconds where both are calibrated, else of what the
     compiler's cycles take at least. 0 where one cannot be built."""
+    was, then = _times(before, after)
+    return 1 - then / was if was else 0.0
+
+
+def _times(before: Estimate, after: Estimate) -> tuple[float, float]:
+    """Both in one unit: ms, else ms at least, else million cycles."""
     old, new = before.latency, after.latency
     if old is None or new is None:
-        return 0.0
-    was, then = (old.ms, new.ms) if old.ms and new.ms else (old.cycles, new.cycles)
-    return 1 - (then or 0.0) / was if was else 0.0
+        return 0.0, 0.0
+    if old.ms and new.ms:
+        return old.ms, new.ms
+    return (old.bound, new.bound) if old.bound and new.bound else (old.cycles, new.cycles)
 
 
 def _proposal(

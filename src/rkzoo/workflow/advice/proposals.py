@@ -23,7 +23,7 @@ from rkzoo.graph.lowering.variants import (
 from rkzoo.graph.onnx.read import load_structure
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.soc.chips import chips
-from rkzoo.speed.latency import chip_model
+from rkzoo.speed.latency import chip_model, cpu_price
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype
 from rkzoo.workflow.performance.estimate import Estimate, EstimateSubject, subject_of
 from rkzoo.workflow.request.quantization import QuantizationConfig, TunedRecipe, write_recipe
@@ -326,16 +326,21 @@ def _memory(now: Situation) -> Iterator[str]:
 
 
 def _processor(now: Situation) -> Iterator[str]:
-    layers = now.base.on_cpu
-    if not layers:
+    by_kind: dict[str, list[float]] = {}
+    for layer in now.base.on_cpu:
+        by_kind.setdefault(layer.op, []).append(layer.rw_kb * 1024 / 1e6)
+    if not by_kind:
         return
-    by_kind: dict[str, int] = {}
-    for layer in layers:
-        by_kind[layer.op] = by_kind.get(layer.op, 0) + 1
-    listed = ", ".join(f"{count} {op}" for op, count in by_kind.items())
-    priced = now.base.latency is not None and not now.base.latency.unpriced
-    counted = "" if priced else " Their time is not in the estimate: no published figure covers it."
-    yield f"On the processor instead of the NPU: {listed}.{counted}"
+    kinds = sorted(by_kind.items(), key=lambda pair: -sum(pair[1]))
+    listed = ", ".join(f"{len(reads)} {kind} ({sum(reads):.1f} MB)" for kind, reads in kinds)
+    yield f"On the processor instead of the NPU, by what they read: {listed}."
+    if now.base.latency is not None and now.base.latency.unpriced:
+        chip, price = cpu_price(now.soc)
+        yield (
+            f"Their time is not in the estimate, for no published speed of {now.soc} in"
+            f" {now.base.dtype} covers them. The proposals are ranked as if it were {price:.0f} ms"
+            f" a megabyte, as on {chip}."
+        )
 
 
 def _uncalibrated(now: Situation) -> Iterator[str]:
