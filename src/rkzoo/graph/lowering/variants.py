@@ -45,6 +45,28 @@ _ALONE = {"HardSwish": "HardSwish", "Mish": "Mish", "Gelu": "GELU", "Swish": "Si
 _MOST_STEPS = 12  # operators of one activation; GELU by Tanh has eight
 _EQUAL = 1e-4  # of the largest value: operators add up in another order
 _LARGEST_POOL = 5
+_LEAST_CHANNELS = 32  # of a part: a convolution of fewer takes the NPU as long
+_MOST_PARTS = 4  # of a join; a dense network's are many and small
+
+
+def folded(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """The network with the shapes of its inputs fixed, and what depends on shapes alone computed.
+
+    Args:
+        model: The network; not modified.
+        shapes: Shapes of inputs; one that does not agree with what is declared is left out.
+
+    Returns:
+        The copy, its other tensors called as before.
+    """
+    fixed = {}
+    for info in model.graph.input:
+        sides, wanted = declared(info), shapes.get(info.name)
+        if sides is None or wanted is None or len(sides) != len(wanted):
+            continue
+        if all(side in (None, size) for side, size in zip(sides, wanted, strict=True)):
+            fixed[info.name] = wanted
+    return prepared(model, fixed, scale_of_one=False).model
 
 
 def with_relu(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, int]]:
@@ -153,6 +175,70 @@ def _pool_row(node: onnx.NodeProto) -> list[int]:
         return []
     steps = side // 2  # to each side; a pool of 5 takes two, one of 3 takes one
     return [_LARGEST_POOL] * (steps // 2) + [3] * (steps % 2)
+
+
+def without_concats(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """The network with each convolution of joined channels as the sum of a convolution of each
+    part, as U-Nets have them: the NPU adds inside a convolution, and joining moves all the data.
+
+    Args:
+        model: The network; not modified.
+
+    Returns:
+        The copy, and how many joins went.
+    """
+    copy = _copied(model)
+    view = graph_view(copy)
+    ends = {info.name for info in copy.graph.output}
+    taken: dict[int, list[onnx.NodeProto]] = {}
+    gone: set[int] = set()
+    for node in copy.graph.node:
+        join = view.producers.get(node.input[0]) if node.op_type == "Conv" else None
+        if join is None or join.op_type != "Concat" or attributes(join).get("axis") != 1:
+            continue
+        alone = len(view.consumers.get(join.output[0], ())) == 1 and join.output[0] not in ends
+        parts = _by_part(view, node, join) if alone else []
+        if parts:
+            taken[id(node)] = parts
+            gone.add(id(join))
+    nodes: list[onnx.NodeProto] = []
+    for node in copy.graph.node:
+        if id(node) not in gone:
+            nodes += taken.get(id(node)) or [node]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del copy.graph.node[:]
+    copy.graph.node.extend(copies)
+    return copy, len(gone)
+
+
+def _by_part(view: GraphView, node: onnx.NodeProto, join: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A convolution of each joined tensor, and their sum; nothing where that cannot be."""
+    weight = view.constant(node.input[1])
+    shapes = [view.shape(name) for name in join.input]
+    if weight is None or attributes(node).get("group", 1) != 1 or None in shapes:
+        return []
+    if not 2 <= len(join.input) <= _MOST_PARTS or any(len(shape or ()) != 4 for shape in shapes):
+        return []
+    if min((shape or ())[1] for shape in shapes) < _LEAST_CHANNELS:
+        return []
+    nodes, sums, first = [], [], 0
+    for index, (name, shape) in enumerate(zip(join.input, shapes, strict=True)):
+        channels = (shape or ())[1]
+        stem = f"{node.output[0]}_part_{index}"
+        part_weight = np.ascontiguousarray(weight[:, first : first + channels])
+        view.model.graph.initializer.append(numpy_helper.from_array(part_weight, f"{stem}_weight"))
+        first += channels
+        inputs = [name, f"{stem}_weight", *(node.input[2:] if not index else ())]
+        nodes.append(helper.make_node("Conv", inputs, [stem], stem))
+        nodes[-1].attribute.extend(node.attribute)
+        sums.append(stem)
+    total = sums[0]
+    for index, name in enumerate(sums[1:], 1):
+        last = index == len(sums) - 1
+        to = node.output[0] if last else f"{node.output[0]}_sum_{index}"
+        nodes.append(helper.make_node("Add", [total, name], [to], to))
+        total = to
+    return nodes
 
 
 def at_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
@@ -350,6 +436,7 @@ def _different(why: str) -> RkzooError:
 
 
 SAME_NUMBERS: dict[str, tuple[str, Callable[[onnx.ModelProto], tuple[onnx.ModelProto, int]]]] = {
+    "split-joins": ("{count} convolutions of joined channels as sums", without_concats),
     "small-pools": ("{count} large max-pools as rows of 5x5 and 3x3", with_small_pools),
 }
 """Changes that keep the numbers: how each is told, and what makes it."""

@@ -17,6 +17,7 @@ from rkzoo.graph.lowering.variants import (
     SAME_NUMBERS,
     at_size,
     before_arithmetic,
+    folded,
     require_equal,
     with_relu,
 )
@@ -168,8 +169,9 @@ def _head_forms(now: Situation) -> Candidates:
 
 def _same_numbers(now: Situation) -> Candidates:
     """Operators in others that give the same numbers."""
+    start = folded(now.ready.original, now.shapes)
     for name, (words, change) in SAME_NUMBERS.items():
-        changed, count = change(now.ready.original)
+        changed, count = change(start)
         if not count:
             continue
         variant = replace(now.ready, original=changed)
