@@ -15,6 +15,7 @@ from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract, Head, TaskName
+from rkzoo.contract.pose import TopDownPoseHead
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.contract.vector import VectorHead
@@ -114,6 +115,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "semantic": (SemanticHead(classes=3), [(1, 3, 8, 8)]),
     "depth": (DepthHead(), [(1, 8, 8)]),
     "vector": (VectorHead(size=4), [(1, 4)]),
+    "top-down-pose": (TopDownPoseHead(points=5, coding="heatmap"), [(1, 5, 4, 6)]),
     "face": (FACES, [(1, CELLS, 4), (1, CELLS, 2), (1, CELLS, 10)]),
     "plate-det": (
         FaceHead(anchors=((16.0, 32.0),), strides=(8,), points=4),
@@ -128,7 +130,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
 }
 # What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
 # another test has.
-DERIVED = {"segment", "pose", "obb", "face-yolo", "text", "clip"}
+DERIVED = {"segment", "pose", "people-pose", "obb", "face-yolo", "text", "clip"}
 
 
 def test_no_picture_task_is_left_out_below() -> None:

@@ -10,7 +10,6 @@ from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.semantic import up_to_logits
-from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.rewrite import (
     depth_pool_to_plane,
     focus_to_convolution,
@@ -35,9 +34,6 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
 
     Returns:
         The rewritten model.
-
-    Raises:
-        RkzooError: The opset is above 19 and cannot be lowered.
     """
     if contract.picture is not None:
         model = picture_as_floats(model, contract.picture.size)
@@ -58,4 +54,4 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     if isinstance(contract.head, ClassifyHead) and not contract.head.activated:
         without_softmax(view)
     view.model.ir_version = min(view.model.ir_version, MAX_IR)
-    return with_lower_opset(view.model)
+    return view.model

@@ -218,7 +218,7 @@ def advise(
     request = replace(request, chip=soc)
     ready = find_model(source, request, report, to_run=data is not None)
     validate_options(ready.contract.head, request.given())
-    subject = subject_of(ready)
+    subject = subject_of(ready, socs=[soc], report=report)
     dtype: Dtype = request.dtype or default_dtype(subject, soc)  # type: ignore[assignment]
     base = cost(subject, soc, dtype, request.toolkit, report)
     if base.problem is not None:

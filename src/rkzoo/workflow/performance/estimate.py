@@ -47,7 +47,7 @@ from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
 from rkzoo.toolkit.process import ModelRefused, ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
-from rkzoo.workflow.compile.prepare import input_plans
+from rkzoo.workflow.compile.prepare import input_plans, rewritten_for
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
 from rkzoo.workflow.request.options import Anchors
 from rkzoo.workflow.request.request import Request
@@ -351,10 +351,16 @@ def read_subject(
     return subject_of(ready)
 
 
-def subject_of(ready: ResolvedModel, graph: onnx.ModelProto | None = None) -> EstimateSubject:
-    """A model as `convert` would build it, or another `graph` with its inputs. Raises
-    RkzooError."""
-    graph = ready.graph() if graph is None else graph
+def subject_of(
+    ready: ResolvedModel,
+    graph: onnx.ModelProto | None = None,
+    socs: Sequence[str] | None = None,
+    report: ProgressReporter = SILENT,
+) -> EstimateSubject:
+    """A model, or another `graph` with its inputs, as `convert` would build it for these chips.
+    Raises RkzooError."""
+    kept = ready.graph() if graph is None else graph
+    graph = rewritten_for(ready, kept, socs, report).model
     plans = input_plans(ready.contract, summarise(graph).inputs[0].name)
     return _subject(ready.name, graph, plans, ready.dtypes)
 

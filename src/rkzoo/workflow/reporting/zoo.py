@@ -44,6 +44,7 @@ TASKS = {
     "classify": "tell what a picture shows",
     "semantic": "label every pixel",
     "depth": "tell how far things are",
+    "restore": "make a picture larger or cleaner",
     "prompt": "cut out what is pointed at",
     "text": "read text",
     "plate": "read number plates",

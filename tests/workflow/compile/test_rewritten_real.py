@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tiny_operators import RESPELLED
+from tiny_operators import REWRITTEN
 
 from rkzoo.progress import SILENT
 from rkzoo.runtime.simulator import SimulatorSession
@@ -46,7 +46,7 @@ def opened(path: Path, dtype: str, samples: Path) -> SimulatorSession:
 @pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_the_simulator_agrees(name: str, dtype: str, tmp_path: Path) -> None:
     path, samples = tmp_path / "model.onnx", tmp_path / "samples"
-    onnx.save(RESPELLED[name](), path)
+    onnx.save(REWRITTEN[name](), path)
     session = onnxruntime.InferenceSession(path)
     (given,) = session.get_inputs()
     random = np.random.default_rng(5)

@@ -1,0 +1,28 @@
+"""Normalisations in those that the toolkit knows."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from rkzoo.graph.lowering.rewrites.rule import Writer
+from rkzoo.graph.onnx.view import attributes
+
+
+def group_norm(node: onnx.NodeProto, new: Writer) -> bool:
+    """Groups of channels become the channels of an InstanceNormalization; from opset 21 on, where
+    scale and bias are a number a channel."""
+    x = node.input[0]
+    scale, bias = new.value(node.input[1]), new.value(node.input[2])
+    given, shape = attributes(node), new.shape(x)
+    if shape is None or scale is None or bias is None or scale.shape[0] != shape[1]:
+        return False
+    groups, epsilon = given["num_groups"], given.get("epsilon", 1e-5)
+    apart = new.add("Reshape", x, new.whole([shape[0], groups, -1]))
+    constant, zeros = new.constant(np.ones(groups)), new.constant(np.zeros(groups))
+    level = new.add("InstanceNormalization", apart, constant, zeros, epsilon=epsilon)
+    column = (1, shape[1], *([1] * (len(shape) - 2)))
+    level = new.add("Reshape", level, new.whole(shape))
+    level = new.add("Mul", level, new.constant(scale.reshape(column)))
+    new.add("Add", level, new.constant(bias.reshape(column)), to=node.output[0])
+    return True
