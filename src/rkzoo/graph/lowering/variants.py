@@ -17,11 +17,14 @@ from onnx import helper, numpy_helper
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.head_postprocessing import head_postprocessing
+from rkzoo.graph.lowering.rewrites.rewriting import TOLERANCE, drawn
+from rkzoo.graph.lowering.rewrites.rule import replace_nodes
 from rkzoo.graph.onnx.subgraph import part
 from rkzoo.graph.onnx.view import (
     Array,
     GraphView,
     attributes,
+    captured_by,
     declared,
     graph_view,
     prepared,
@@ -43,7 +46,6 @@ _BENT = {
 """What a product with an operator on the way from its input is; the first that is met counts."""
 _ALONE = {"HardSwish": "HardSwish", "Mish": "Mish", "Gelu": "GELU", "Swish": "SiLU"}
 _MOST_STEPS = 12  # operators of one activation; GELU by Tanh has eight
-_EQUAL = 1e-4  # of the largest value: operators add up in another order
 _LARGEST_POOL = 5
 _LEAST_CHANNELS = 32  # of a part: a convolution of fewer takes the NPU as long
 _MOST_PARTS = 4  # of a join; a dense network's are many and small
@@ -152,9 +154,8 @@ def with_small_pools(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
             source = name
         count += bool(row)
         if not row:
-            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
+            nodes.append(node)
+    replace_nodes(copy.graph, nodes)
     return copy, count
 
 
@@ -205,9 +206,8 @@ def without_concats(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     for node in copy.graph.node:
         if id(node) not in gone:
             nodes += taken.get(id(node)) or [node]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del copy.graph.node[:]
-    copy.graph.node.extend(copies)
+    replace_nodes(copy.graph, nodes)
+    _prune(copy.graph)
     return copy, len(gone)
 
 
@@ -215,15 +215,13 @@ def _by_part(view: GraphView, node: onnx.NodeProto, join: onnx.NodeProto) -> lis
     """A convolution of each joined tensor, and their sum; nothing where that cannot be."""
     weight = view.constant(node.input[1])
     shapes = [view.shape(name) for name in join.input]
-    if weight is None or attributes(node).get("group", 1) != 1 or None in shapes:
+    parts = [shape[1] for shape in shapes if shape is not None and len(shape) == 4]
+    if weight is None or attributes(node).get("group", 1) != 1 or len(parts) < len(shapes):
         return []
-    if not 2 <= len(join.input) <= _MOST_PARTS or any(len(shape or ()) != 4 for shape in shapes):
-        return []
-    if min((shape or ())[1] for shape in shapes) < _LEAST_CHANNELS:
+    if not 2 <= len(parts) <= _MOST_PARTS or min(parts) < _LEAST_CHANNELS:
         return []
     nodes, sums, first = [], [], 0
-    for index, (name, shape) in enumerate(zip(join.input, shapes, strict=True)):
-        channels = (shape or ())[1]
+    for index, (name, channels) in enumerate(zip(join.input, parts, strict=True)):
         stem = f"{node.output[0]}_part_{index}"
         part_weight = np.ascontiguousarray(weight[:, first : first + channels])
         view.model.graph.initializer.append(numpy_helper.from_array(part_weight, f"{stem}_weight"))
@@ -265,7 +263,7 @@ def at_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
     shape = (1, picture[1], *size)
     try:
         view = prepared(copy, {copy.graph.input[0].name: shape}, scale_of_one=False)
-        answers = run_whole(view.model, _inputs(view.model))
+        answers = run_whole(view.model, drawn(view.model))
     except RkzooError as error:
         raise _fixed(error.why or error.what) from error
     old = [declared(info) for info in model.graph.output]
@@ -338,15 +336,13 @@ def _needed(model: onnx.ModelProto, names: Sequence[str]) -> set[str]:
     return needed
 
 
-def require_equal(
-    model: onnx.ModelProto, *variants: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
-) -> float:
+def require_equal(model: onnx.ModelProto, *variants: onnx.ModelProto) -> float:
     """Hold variants, each fed by the one before, to the model, in ONNX Runtime on random numbers.
 
     Args:
         model: The original.
-        variants: One model with the same outputs, or several in a row.
-        shapes: Shapes of its inputs, where it leaves them free.
+        variants: One model with the same outputs, or several in a row; the first has inputs of
+            fixed shapes.
 
     Returns:
         The largest difference, relative to the largest value of its output.
@@ -354,9 +350,16 @@ def require_equal(
     Raises:
         RkzooError: They differ, or one cannot be run.
     """
-    feeds = _inputs(model, shapes)
-    expected = _named(model, feeds)
-    answers = dict(feeds)
+    answers = drawn(variants[0])
+    kinds = {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
+    expected = _named(
+        model,
+        {
+            name: array.astype(helper.tensor_dtype_to_np_dtype(kinds[name]))
+            for name, array in answers.items()
+            if name in kinds
+        },
+    )
     for variant in variants:
         answers |= _named(variant, answers)
     worst = 0.0
@@ -369,7 +372,7 @@ def require_equal(
         else:
             scale = float(np.abs(array).max()) or 1.0
             apart = float(np.abs(array.astype(np.float64) - other).max()) / scale
-        if not apart <= _EQUAL:  # nor NaN
+        if not apart <= TOLERANCE:  # nor NaN
             raise _different(f"Its output {name} differs by {apart:.2g} of its largest value.")
         worst = max(worst, apart)
     return worst
@@ -381,35 +384,20 @@ def _named(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     return dict(zip(names, answers, strict=True))
 
 
-def _inputs(
-    model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]] | None = None
-) -> dict[str, Array]:
-    """Random numbers for each input: 0..1, or zeros where they are integers (places in tables)."""
-    random = np.random.default_rng(0)
-    stored = {tensor.name for tensor in model.graph.initializer}
-    feeds: dict[str, Array] = {}
-    for info in model.graph.input:
-        if info.name in stored:
-            continue
-        shape = declared(info) or ()
-        if None in shape:
-            shape = (shapes or {}).get(info.name) or tuple(n or 1 for n in shape)
-        kind = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-        bits = random.uniform(0, 1, shape)
-        feeds[info.name] = (bits if np.issubdtype(kind, np.floating) else 0 * bits).astype(kind)
-    return feeds
-
-
 def _prune(graph: onnx.GraphProto) -> None:
-    """Drop, in place, the nodes that nothing reads."""
+    """Drop, in place, the nodes and the weights that nothing reads."""
     needed = {info.name for info in graph.output}
     kept = []
     for node in reversed(graph.node):
-        if needed & set(node.output) or any(a.HasField("g") for a in node.attribute):
-            needed |= set(node.input)
+        if needed & set(node.output):
+            needed |= {*node.input, *captured_by(node)}
             kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
     del graph.node[:]
     graph.node.extend(reversed(kept))
+    read = [tensor for tensor in graph.initializer if tensor.name in needed]
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in read]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
 
 
 def _copied(model: onnx.ModelProto) -> onnx.ModelProto:

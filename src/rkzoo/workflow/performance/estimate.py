@@ -266,7 +266,8 @@ def estimate_subject(
     if value is None:
         refused = _place(_digest(digest, "refused"))
         words = _read(refused, dict[str, str], report)
-        value = RkzooError(**words, code=1) if words else None
+        if words:
+            value = RkzooError(words["what"], words["why"], words["fix"], code=1)
         if value is None:
             value = _build_all(subject, [(built_for, dtype)], release, report)[built_for, dtype]
             if isinstance(value, ModelRefused):
