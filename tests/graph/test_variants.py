@@ -175,6 +175,13 @@ def test_a_convolution_of_joined_channels_is_a_sum(parts: tuple[int, ...], count
     assert require_equal(model, changed) < 1e-6
 
 
+def test_sums_that_move_more_than_the_join_are_not_made() -> None:
+    graph = Graph()
+    joined = graph.op("Concat", graph.conv("x", 64, 3), graph.conv("x", 64, 3), axis=1)
+    model = graph.model(graph.conv(joined, 160, 128))
+    assert without_concats(model)[1] == 0
+
+
 def test_a_join_that_others_read_stays() -> None:
     graph = Graph()
     joined = graph.op("Concat", graph.conv("x", 64, 3), graph.conv("x", 64, 3), axis=1)

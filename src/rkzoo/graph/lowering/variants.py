@@ -7,6 +7,7 @@ to the original in ONNX Runtime (`require_equal`) before anything is written.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -220,6 +221,11 @@ def _by_part(view: GraphView, node: onnx.NodeProto, join: onnx.NodeProto) -> lis
         return []
     if not 2 <= len(parts) <= _MOST_PARTS or min(parts) < _LEAST_CHANNELS:
         return []
+    source, result = view.shape(join.output[0]), view.shape(node.output[0])
+    if source is None or result is None:
+        return []
+    if math.prod(source) <= (len(parts) - 1) * math.prod(result):
+        return []  # the sums would move more than the join does
     nodes, sums, first = [], [], 0
     for index, (name, channels) in enumerate(zip(join.input, parts, strict=True)):
         stem = f"{node.output[0]}_part_{index}"
