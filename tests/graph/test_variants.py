@@ -175,6 +175,16 @@ def test_a_convolution_of_joined_channels_is_a_sum(parts: tuple[int, ...], count
     assert require_equal(model, changed) < 1e-6
 
 
+def test_two_convolutions_may_read_a_join() -> None:
+    graph = Graph()
+    joined = graph.op("Concat", graph.conv("x", 64, 3), graph.conv("x", 64, 3), axis=1)
+    model = graph.model(graph.conv(joined, 16, 128), graph.conv(joined, 24, 128))
+    changed, found = without_concats(model)
+    assert found == 1
+    assert "Concat" not in {node.op_type for node in changed.graph.node}
+    assert require_equal(model, changed) < 1e-6
+
+
 def test_sums_that_move_more_than_the_join_are_not_made() -> None:
     graph = Graph()
     joined = graph.op("Concat", graph.conv("x", 64, 3), graph.conv("x", 64, 3), axis=1)

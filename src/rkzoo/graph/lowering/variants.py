@@ -194,14 +194,11 @@ def without_concats(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     ends = {info.name for info in copy.graph.output}
     taken: dict[int, list[onnx.NodeProto]] = {}
     gone: set[int] = set()
-    for node in copy.graph.node:
-        join = view.producers.get(node.input[0]) if node.op_type == "Conv" else None
-        if join is None or join.op_type != "Concat" or attributes(join).get("axis") != 1:
-            continue
-        alone = len(view.consumers.get(join.output[0], ())) == 1 and join.output[0] not in ends
-        parts = _by_part(view, node, join) if alone else []
-        if parts:
-            taken[id(node)] = parts
+    for join in copy.graph.node:
+        readers = view.consumers.get(join.output[0], []) if join.op_type == "Concat" else []
+        parts = _parts(view, join, readers)
+        if parts and join.output[0] not in ends:
+            taken |= {id(node): _by_part(view, node, join, parts) for node in readers}
             gone.add(id(join))
     nodes: list[onnx.NodeProto] = []
     for node in copy.graph.node:
@@ -212,20 +209,37 @@ def without_concats(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     return copy, len(gone)
 
 
-def _by_part(view: GraphView, node: onnx.NodeProto, join: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """A convolution of each joined tensor, and their sum; nothing where that cannot be."""
-    weight = view.constant(node.input[1])
+def _parts(view: GraphView, join: onnx.NodeProto, readers: Sequence[onnx.NodeProto]) -> list[int]:
+    """Channels of what is joined for convolutions alone, where their sums would move less than the
+    join does; none otherwise."""
     shapes = [view.shape(name) for name in join.input]
     parts = [shape[1] for shape in shapes if shape is not None and len(shape) == 4]
-    if weight is None or attributes(node).get("group", 1) != 1 or len(parts) < len(shapes):
+    plain = attributes(join).get("axis") == 1 and all(
+        node.op_type == "Conv"
+        and node.input[0] == join.output[0]
+        and attributes(node).get("group", 1) == 1
+        and view.constant(node.input[1]) is not None
+        for node in readers
+    )
+    if not readers or not plain or len(parts) < len(shapes):
         return []
     if not 2 <= len(parts) <= _MOST_PARTS or min(parts) < _LEAST_CHANNELS:
         return []
-    source, result = view.shape(join.output[0]), view.shape(node.output[0])
-    if source is None or result is None:
+    joined = view.shape(join.output[0])
+    results = [view.shape(node.output[0]) for node in readers]
+    if joined is None or None in results:
         return []
-    if math.prod(source) <= (len(parts) - 1) * math.prod(result):
-        return []  # the sums would move more than the join does
+    moved = (len(parts) - 1) * sum(math.prod(result or ()) for result in results)
+    return parts if math.prod(joined) > moved else []
+
+
+def _by_part(
+    view: GraphView, node: onnx.NodeProto, join: onnx.NodeProto, parts: Sequence[int]
+) -> list[onnx.NodeProto]:
+    """A convolution of each joined tensor, and their sum."""
+    weight = view.constant(node.input[1])
+    if weight is None:
+        return [node]
     nodes, sums, first = [], [], 0
     for index, (name, channels) in enumerate(zip(join.input, parts, strict=True)):
         stem = f"{node.output[0]}_part_{index}"
