@@ -250,6 +250,9 @@ def test_what_cannot_be_asked_is_said_before_anything_is_built(model: Path, tmp_
             advise(path, chip, request, cost=costs)
     with pytest.raises(RkzooError, match="Nothing can be written"):
         advise(model, "rk3588", cost=costs, apply=1, output=model / "out.onnx")
+    for data, limit in ((tmp_path / "nowhere", None), (tmp_path, 0)):
+        with pytest.raises(RkzooError):
+            advise(model, "rk3588", cost=costs, data=str(data), limit=limit)
     assert costs.asked == []
 
 

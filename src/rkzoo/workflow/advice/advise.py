@@ -220,12 +220,14 @@ def advise(
     validate_options(ready.contract.head, request.given())
     subject = subject_of(ready, socs=[soc], report=report)
     dtype: Dtype = request.dtype or default_dtype(subject, soc)  # type: ignore[assignment]
+    request = replace(request, dtype=dtype)
+    # What is wrong with the data is said before anything is built.
+    scale = None if data is None else _Accuracy(ready, request, data, limit, report)
     base = cost(subject, soc, dtype, request.toolkit, report)
     if base.problem is not None:
         raise base.problem
-    now = Situation(ready, subject, soc, base, replace(request, dtype=dtype))
+    now = Situation(ready, subject, soc, base, request)
     tried, left_out = _tried(now, cost, report)
-    scale = None if data is None else _Accuracy(now, data, limit, report)
     proposals = []
     for number, (candidate, estimate) in enumerate(_ranked(base, tried), 1):
         measured = scale.of(candidate) if scale is not None and estimate.table else None
@@ -240,7 +242,7 @@ def advise(
         hints=tuple(hint for function in HINTS for hint in function(now)),
         left_out=tuple(left_out),
         metric=scale.floating if scale else None,
-        accuracy=scale.base if scale else None,
+        accuracy=scale.value(request, ready) if scale else None,
         data=scale.dataset.name if scale else "",
     )
     if apply is None:
@@ -451,22 +453,24 @@ def _why(layer: LayerCost, best: float) -> Iterator[str]:
 
 
 class _Accuracy:
-    """Measures candidates in the simulator on data, against the float model.
+    """Measures in the simulator on data, against the float model.
 
     Attributes:
         dataset: The data.
         floating: The float model's main metric.
-        base: The value of the model as it is converted now.
     """
 
     def __init__(
-        self, now: Situation, data: str, limit: int | None, report: ProgressReporter
+        self,
+        ready: ResolvedModel,
+        request: Request,
+        data: str,
+        limit: int | None,
+        report: ProgressReporter,
     ) -> None:
         self._limit, self._report = limit, report
-        ready = now.ready
-        head = ready.contract.head
-        runs_float = part(ready, "onnx", now.request, report)
-        floating = Plan(ready.name, "onnx", {"model": runs_float}, head)
+        runs_float = part(ready, "onnx", request, report)
+        floating = Plan(ready.name, "onnx", {"model": runs_float}, ready.contract.head)
         self.dataset: Dataset = reference_data(
             data, task_of(ready.contract), floating, ready, limit, report
         )
@@ -474,19 +478,19 @@ class _Accuracy:
         if truth.failed:
             self.dataset = self.dataset.without({Path(failure.file) for failure in truth.failed})
         self.floating = truth.main
-        self.base = self._value(now.request, ready)
 
     def of(self, candidate: Candidate) -> float | None:
         """The metric of a candidate; None where nothing measures it, with a note why."""
         if candidate.trial is None:
             return None
         try:
-            return self._value(*candidate.trial)
+            return self.value(*candidate.trial)
         except RkzooError as error:
             self._report.note(f"{candidate.what}: it cannot be measured. {error.reason}")
             return None
 
-    def _value(self, request: Request, ready: ResolvedModel) -> float:
+    def value(self, request: Request, ready: ResolvedModel) -> float:
+        """The main metric of a model as the request has it built. Raises RkzooError."""
         request = calibrated_on(self.dataset, request, self._limit, [], ready.tuned)
         built = part(ready, "simulator", request, self._report)
         planned = Plan(ready.name, built.backend.label, {"model": built}, ready.contract.head)
