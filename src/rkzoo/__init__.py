@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rkzoo.api import (
+        advise,
         bench,
         compare,
         estimate,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.translate.result import Translation
     from rkzoo.tasks.vector.result import Vector
     from rkzoo.tasks.voice.result import SynthesizedSpeech
+    from rkzoo.workflow.advice.advise import Advice
     from rkzoo.workflow.apps.stream import StreamSummary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Advice",
     "AnswerReport",
     "AudioClassification",
     "BenchReport",
@@ -96,6 +99,7 @@ __all__ = [
     "Vector",
     "VoiceActivity",
     "__version__",
+    "advise",
     "bench",
     "compare",
     "convert",
@@ -108,7 +112,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": (*("bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
+    "api": (*("advise", "bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
     "errors": ("RkzooError",),
     "streaming.tracking": ("Tracked",),
     "tasks.classify.result": ("Classes",),
@@ -129,6 +133,7 @@ _MODULES = {
     "tasks.translate.result": ("Translation",),
     "tasks.vector.result": ("Vector",),
     "tasks.voice.result": ("SynthesizedSpeech",),
+    "workflow.advice.advise": ("Advice",),
     "workflow.apps.stream": ("StreamSummary",),
     "workflow.comparison.inspect": ("Inspection",),
     "workflow.comparison.result": ("Comparison",),
