@@ -8,6 +8,7 @@ from functools import partial
 import onnx
 import pytest
 import test_anchor_heads
+import test_embedding_networks
 import test_undecoded_heads
 import tiny_undecoded
 import tiny_whole
@@ -58,6 +59,7 @@ GRAPHS: list[tuple[str, Make, str]] = [
     ),
     ("lprnet", tiny_whole.lprnet, "lprnet"),
     ("retinaface", tiny_whole.retinaface, "retinaface"),
+    ("dinov2 tokens", partial(test_embedding_networks.tokens, 1, name="images"), "dinov2"),
 ]
 FAMILIES = {
     *("classifier", "lprnet", "retinaface"),

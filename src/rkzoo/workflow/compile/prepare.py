@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
 from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, keep_head
 from rkzoo.graph.lowering.verify import Decode, EquivalenceReport, verify_equivalence
+from rkzoo.graph.lowering.verify_embedding import verify_embedding
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.progress import ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
@@ -264,6 +266,8 @@ def _proof(
     ready: ResolvedModel, graph: onnx.ModelProto, report: ProgressReporter
 ) -> EquivalenceReport | None:
     recognition = ready.recognition
+    if isinstance(ready.contract.head, VectorHead) and ready.contract.picture is not None:
+        verify_embedding(ready.original, graph, ready.contract.picture)
     if not ready.is_cut or recognition is None or recognition.uncut is None:
         return None
     with report.task("Proving the cut equal to the whole graph"):
