@@ -2,6 +2,9 @@
 
 Builds the model for each chip with every --memory-plan and --compute-order, in INT8 with noise for
 calibration (which decides no size), and prints a table of the compiler's "internal" memory in KiB.
+
+Of yolov8n (640x640) they all give the same with 2.5.0: 2800 on rv1106 and rk3562, 4400 on rk3588
+and rk3576, 6106 on rk3568. So convert tries none by itself.
 """
 
 from __future__ import annotations

@@ -106,7 +106,9 @@ def test_build_and_simulate(toolkit_env, cache, make_net, tmp_path, monkeypatch,
     assert nothing_left_in_scratch()
 
 
-def test_the_simulator_does_not_depend_on_the_chip(toolkit_env, cache, make_net, tmp_path):
+def test_the_simulator_does_not_depend_on_chip_nor_memory_plan(
+    toolkit_env, cache, make_net, tmp_path
+):
     plan = make_net()
     picture = np.load(plan.calibration / "calibration-0.npy")[:1]
     outputs = []
@@ -118,11 +120,15 @@ def test_the_simulator_does_not_depend_on_the_chip(toolkit_env, cache, make_net,
             assert [layer.op for layer in report.layers][1:-1] == ["ConvRelu"]
             assert header(report.rknn)["target_platform"] == [soc]
             outputs.append(process.infer([picture])[0])
+        other = for_chip(plan, memory_plan="SlowPeakGrowth", compute_order="DepthFirst")
+        process.build(other, tmp_path / "model.rknn")
+        outputs.append(process.infer([picture])[0])
         report = process.build_for_simulation(for_chip(plan, soc="rv1106"))
         assert header(report.rknn)["target_platform"] == ["rk3588"]
         outputs.append(process.infer([picture])[0])
     assert np.array_equal(outputs[0], outputs[1])
     assert np.array_equal(outputs[0], outputs[2])
+    assert np.array_equal(outputs[0], outputs[3])
 
 
 BY_PICTURES = """
