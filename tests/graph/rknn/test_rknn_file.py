@@ -4,13 +4,16 @@ import random
 import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rknn_writer import Sample
 
+from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
+from rkzoo.graph.rknn import reader
 from rkzoo.graph.rknn.checks import rknn_checks
 from rkzoo.graph.rknn.reader import Normalisation, RknnFile, read
 
@@ -154,3 +157,33 @@ def test_no_wild_number_makes_it_stumble(
     data = bytearray(Sample(container).write())
     struct.pack_into("<I", data, 64 + 4 * at % (len(data) - 72), word)
     read_or_refuse(tmp_path_factory.getbasetemp() / "wild.rknn", bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ({"x": [[1, 3, 8, 8], [1, 3, 4, 4]], "y": [[1, 2], [1, 1]]}, True),
+        ({"x": [[1, 3, 8, 8], [1, 3, 4, 4]]}, False),
+        ({"x": [[1, 3, 8, 8], [1, 3, 4, 4]], "y": [[1, 2]]}, False),
+        ({"x": [[1, 3, 8, 8], [1, 3, 4]], "y": [[1, 2], [1, 1]]}, False),
+        ({"x": [[1, 3, 8, 8], [1, 3, 0, 4]], "y": [[1, 2], [1, 1]]}, False),
+        ({"x": [[1, 3, 8, 8], [1, 3, True, 4]], "y": [[1, 2], [1, 1]]}, False),
+        ({"x": [[1, 3, 8, 8]] * 300, "y": [[1, 2]] * 300}, False),
+        ({"x": [7, [1, 3, 4, 4]], "y": [[1, 2], [1, 1]]}, False),
+        ("no dict", False),
+    ],
+)
+def test_several_shapes_are_taken_only_where_all_ends_have_as_many(told: Any, known: bool) -> None:
+    shapes = {"x": (1, 3, 8, 8), "y": (1, 2)}
+    ends = tuple(TensorSpec(name=n, shape=shape, dtype="int8") for n, shape in shapes.items())
+    found = reader._shapes({"dynamic_shapes": told}, ends)
+    assert bool(found) == known
+    if known:
+        assert found["x"] == ((1, 3, 8, 8), (1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "batch"), [("3", 3), ("0", 1), ("", 1), ("x", 1), ("-4", 1), ("²", 1), ("9" * 4000, 1)]
+)
+def test_a_batch_is_a_small_number_or_one(text: str, batch: int) -> None:
+    assert reader._batch(text) == batch

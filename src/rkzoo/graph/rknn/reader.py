@@ -388,7 +388,8 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
 
 def _batch(text: str) -> int:
     """A number as text, "0" for none."""
-    return min(max(int(text), 1), _MAX_ITEMS) if text.isascii() and text.isdigit() else 1
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 1
+    return max(number, 1)
 
 
 def _ends(
