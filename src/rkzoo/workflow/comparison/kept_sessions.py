@@ -11,6 +11,7 @@ import numpy as np
 from rkzoo.files import os_errors_explained
 from rkzoo.progress import ProgressReporter
 from rkzoo.protocol.board import Opened as BoardOpened
+from rkzoo.runtime.batched import BatchedSession
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.runtime.simulator import fed_spec
 from rkzoo.session import Array, Closeable, Session
@@ -86,6 +87,8 @@ def open_sessions(
             env = environment.ensure_for(build.recipe, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))
             session = simulate_in(process, build)
+            if build.recipe.batch > 1:
+                session = BatchedSession(session)  # float takes one at a time
             processes[role] = process
         opened[role] = stack.enter_context(KeptSession(session, build.recipe.inputs))
     return opened, processes
