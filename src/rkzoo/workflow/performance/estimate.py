@@ -14,18 +14,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, package_digest, sha256_of
 from rkzoo.graph.lowering.checks import QuantizationInfo, quantization_info
-from rkzoo.graph.lowering.rewrites.rewriting import rewrite
+from rkzoo.graph.lowering.rewrites.rewriting import for_chip, rewrite
 from rkzoo.graph.onnx.opset import MAX_OPSET
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.summary import summarise
@@ -55,6 +54,9 @@ from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
 from rkzoo.workflow.request.options import Anchors
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
+
+if TYPE_CHECKING:
+    import onnx
 
 SYNTHETIC = (
     "The INT8 ranges come from noise instead of pictures: they decide no layer's cost, but the"
@@ -439,8 +441,7 @@ def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> B
     calibrated = dtype == "int8" and not recipe.quantised
     pairs = zip(subject.inputs, subject.integer, strict=True)
     arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
-    graph = rewrite(onnx.load_from_string(subject.graph), [soc], proved=False).model
-    key = builds.store(graph.SerializeToString(), arrays, recipe)
+    key = builds.store(for_chip(subject.graph, soc), arrays, recipe)
     build_inputs = builds.find(key)
     if build_inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")

@@ -133,6 +133,12 @@ def rewrite(
         wanted = [row for row in wanted if row not in bad]
 
 
+def for_chip(model: bytes, soc: str) -> bytes:
+    """A serialized model as it is built for a chip, without a proof: where only its cost is asked
+    for. Raises RkzooError where its opset cannot be lowered."""
+    return rewrite(onnx.load_from_string(model), [soc], proved=False).model.SerializeToString()
+
+
 def _rewritten(model: onnx.ModelProto, rows: Iterable[Rewrite]) -> _Attempt | None:
     """The model by these rows; None where none applies."""
     attempt: _Attempt | None = None
