@@ -9,6 +9,7 @@ from collections.abc import Set
 from functools import cache
 from importlib import import_module
 
+from rkzoo.contract.audio import CtcSpeechHead
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Head
@@ -19,17 +20,23 @@ PAGE = "text"  # key of a pipeline, which has no head of its own
 
 SPECS: dict[str, str] = {
     "detect": "detect.spec:DETECT",
+    "query-detect": "detect.spec:QUERY_DETECT",
     "segment": "segment.spec:SEGMENT",
     "pose": "pose.spec:POSE",
+    "top-down-pose": "pose.spec:TOP_DOWN",
+    "people-pose": "pose.spec:PEOPLE",
     "obb": "obb.spec:OBB",
     "classify": "classify.spec:CLASSIFY",
     "semantic": "semantic.spec:SEMANTIC",
     "depth": "depth.spec:DEPTH",
+    "restore": "restore.spec:RESTORE",
+    "anomaly": "anomaly.spec:ANOMALY",
     "vector": "vector.spec:VECTOR",
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",
     "face-centre": "face.spec:CENTRE_FACE",
     "face-yolo": "face.spec:YOLO_FACE",
+    "face-recognition": "face.spec:FACE_RECOGNITION",
     "plate": "plate.spec:PLATE",
     "plate-det": "plate.spec:PLATE_DETECT",
     PAGE: "text.spec:PAGE",
@@ -39,7 +46,9 @@ SPECS: dict[str, str] = {
     "clip": "embed.spec:CLIP",
     "sentence": "embed.spec:SENTENCE",
     "whisper": "speech.spec:WHISPER",
+    "moonshine": "speech.spec:MOONSHINE",
     "ctc-speech": "speech.spec:CTC",
+    "ctc-languages": "speech.spec:CTC_LANGUAGES",
     "transducer": "speech.spec:TRANSDUCER",
     "activity": "sound.spec:ACTIVITY",
     "sound": "sound.spec:CLASSES",
@@ -68,6 +77,8 @@ def _kind(head: Head) -> str:
         return next((kind for kind, there in extras if there), "detect")
     if isinstance(head, FaceHead) and head.points == 4:
         return "plate-det"
+    if isinstance(head, CtcSpeechHead) and head.languages:
+        return "ctc-languages"
     return str(type(head).__struct_config__.tag)
 
 
@@ -86,6 +97,7 @@ OPTIONS = {
     "points": "--point",
     "boxes": "--box",
     "against": "--against",
+    "known": "--known",
     "confidence": "--conf",
     "iou": "--iou",
     "max_boxes": "max_boxes",

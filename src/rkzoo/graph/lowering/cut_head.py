@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import BoxHead, Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import HeadTensor, Recognition
@@ -29,8 +29,14 @@ Scores = Literal["sigmoid", "logits", "bounded"]
 range, so that very negative background logits take no part of the INT8 range.
 """
 _BOUND = 8.0  # sigmoid(-8) = 0.0003, below every confidence threshold in use
-BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
-"""The largest error that clipping causes in a score that is the product of two."""
+_BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
+
+
+def bounded_away(head: Head) -> float:
+    """The largest error that clipping causes in a score that is the product of two, or the square
+    root of that."""
+    rooted = isinstance(head, DetectHead) and head.objectness == "geometric"
+    return float(_BOUNDED_AWAY**0.5 if rooted else _BOUNDED_AWAY)
 
 
 def cut_head(
@@ -211,13 +217,15 @@ def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Con
         RkzooError: The head is not a detection head.
     """
     head = _head(recognition.contract)
+    if not isinstance(head, DetectHead):
+        return recognition.contract
     outputs = cut_outputs(recognition.head_tensors, head.strides)
     head = msgspec.structs.replace(head, outputs=outputs, activated=scores == "sigmoid")
     return msgspec.structs.replace(recognition.contract, head=head)
 
 
-def _head(contract: Contract) -> DetectHead:
-    if not isinstance(contract.head, DetectHead):
+def _head(contract: Contract) -> BoxHead:
+    if not isinstance(contract.head, BoxHead):
         raise RkzooError("Only a detection head can be cut.", f"This is {contract.family}.", code=1)
     return contract.head
 

@@ -14,6 +14,7 @@ import msgspec
 from rkzoo.checks import Check
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError, TooLittleMemory
 from rkzoo.files import open_file, os_errors_explained, read_bytes, sha256_of
 from rkzoo.graph.rknn import reader as rknn
@@ -230,6 +231,7 @@ def _graph(
     known = recognition.contract if recognition else contract
     if known is not None:
         checks += _rewrites(path, model, known, recognition)
+    checks += _normalised(model, recognition, own_card)
     if pictures:
         checks += _preprocessing_checks(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
@@ -301,6 +303,30 @@ def _ready(
 
     source = Source(file=str(path), sha256="")
     return ResolvedModel(path.stem, model, contract, source, ("fp16",), recognition=recognition)
+
+
+def _normalised(
+    model: ModelProto, recognition: Recognition | None, card: Card | None
+) -> list[Check]:
+    """Warns of a picture that is normalised twice, by the card and in the graph; and of an
+    embedding's graph that normalises, which a program that does it, too, would not notice."""
+    from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
+
+    if card is not None and card.input is not None:
+        front = input_preprocessing(model, card.input.size)
+        twice = front.twice(card.input) if front is not None else ""
+        if twice:
+            return [Check("warn", twice)]
+    head = recognition.contract.head if recognition is not None else None
+    if recognition is None or not recognition.seen or not isinstance(head, VectorHead):
+        return []
+    return [Check("warn", _ONCE)] if head.embedding else []
+
+
+_ONCE = (
+    "It normalises the picture itself: it is fed as it is. A program that normalises before it "
+    "does it twice, and then all embeddings are alike."
+)
 
 
 def _preprocessing_checks(

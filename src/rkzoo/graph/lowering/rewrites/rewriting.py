@@ -120,7 +120,9 @@ def rewrite(
             at = id(attempt.rows[name])
             worst[at] = max(worst[at], apart)
         # A tensor that differs has it from the row that wrote it last, or from one before it.
-        bad = [row for row, _, _ in attempt.applied if not worst[id(row)] <= TOLERANCE]
+        bad = [
+            row for row, _, _ in attempt.applied if not worst[id(row)] <= max(TOLERANCE, row.slack)
+        ]
         if not bad:
             applied = tuple(
                 AppliedRewrite(row.name, operator, count, row.form, row.why, worst[id(row)])
@@ -133,13 +135,6 @@ def rewrite(
             for row in dict.fromkeys(bad)
         ]
         wanted = [row for row in wanted if row not in bad]
-
-
-def for_chip(model: bytes, soc: str) -> bytes:
-    """A serialized model as it is built for a chip, without a proof: where only its cost is asked
-    for. Raises RkzooError where its opset cannot be lowered."""
-    graph = rewrite(onnx.load_from_string(model), [soc], proved=False).model
-    return bytes(graph.SerializeToString())
 
 
 def _rewritten(model: onnx.ModelProto, rows: Iterable[Rewrite]) -> _Attempt | None:
