@@ -53,7 +53,6 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("Softsign", activations.softsign, "x / (1 + |x|)", _PROCESSOR),
     _of("Selu", activations.selu, "a scaled Elu", _PROCESSOR),
     _of("Celu", activations.celu, "a scaled Elu", _UNKNOWN),
-    _of("Ceil", activations.ceil, "-floor(-x)", _PROCESSOR),
     _of("Gelu", activations.gelu, "its formula", _UNKNOWN),
     _of("Resize", resizing.cubic, "two matrix products", _CRASH),
     _of("GroupNormalization", normalization.group_norm, "InstanceNormalization", _UNKNOWN),
