@@ -358,5 +358,6 @@ def _reader(contract: Contract, graph: onnx.ModelProto) -> Decode:
     with OnnxSession(graph.SerializeToString(), contract.input) as session:
         by_name = {spec.name: spec for spec in session.outputs}
     specs = [by_name[output.name] for output in head.outputs]
-    decoder = DetectDecoder if isinstance(head, DetectHead) else QueryDecoder
-    return decoder(head, contract.input.size, specs).dense
+    if isinstance(head, DetectHead):
+        return DetectDecoder(head, contract.input.size, specs).dense
+    return QueryDecoder(head, contract.input.size, specs).dense
