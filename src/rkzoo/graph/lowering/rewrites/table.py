@@ -68,7 +68,7 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("ReduceMax", reductions.largest_channel, "maxima of halves", _PROCESSOR, _NO_REDUCE),
     _of("MaxPool", pooling.pool_in_space, "poolings in planes", _CRASH),
     _of("AveragePool", pooling.mean_of_what_is_there, "one with zeros beyond the edge", _PROCESSOR),
-    _of("Slice", pooling.every_other, "a pooling of single numbers", _PROCESSOR),
+    _of("Slice", pooling.every_other, "Gather or a pooling of single numbers", _PROCESSOR),
     _of("Tile", indexing.tile, "Concat", _PROCESSOR),
     _of("Trilu", indexing.triangle, "a product with ones and zeros", _PROCESSOR),
     _of("SpaceToDepth", indexing.space_to_depth, "a convolution", _PROCESSOR),
