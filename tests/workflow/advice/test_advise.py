@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,11 +14,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_yolo import stock
 
+from rkzoo.accuracy.metric import Metric
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.speed.table import CostTable
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.logscan import LayerCost
+from rkzoo.workflow.advice import advise as advising
 from rkzoo.workflow.advice.advise import Advice, advise
 from rkzoo.workflow.performance import estimate as estimating
 from rkzoo.workflow.performance.estimate import Estimate, EstimateSubject, every_chip
@@ -256,9 +260,6 @@ def test_what_cannot_be_asked_is_said_before_anything_is_built(model: Path, tmp_
     assert costs.asked == []
 
 
-# ---- the command line ---------------------------------------------------------------
-
-
 @pytest.fixture
 def toolkit(monkeypatch: pytest.MonkeyPatch) -> Costs:
     """The stand-in below the cache of estimates."""
@@ -274,6 +275,54 @@ def toolkit(monkeypatch: pytest.MonkeyPatch) -> Costs:
 
     monkeypatch.setattr(estimating, "_build_all", build)
     return costs
+
+
+class Data:
+    """A data set in name only."""
+
+    name = "some pictures"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """In place of the simulator: .9 in float32, .8 in float16, .5 in INT8; what was measured."""
+    done: list[tuple[str, str]] = []
+
+    def part(ready: Any, runtime: str, request: Request, report: Any) -> Any:
+        value = {"onnx": 0.9}.get(runtime, 0.8 if request.dtype == "fp16" else 0.5)
+        done.append((runtime, request.dtype or ""))
+        return SimpleNamespace(backend=SimpleNamespace(label=runtime), value=value)
+
+    def evaluated(plan: Any, dataset: Data, **options: Any) -> Any:
+        value = plan.parts["model"].value
+        metric = Metric("accuracy", value, "", higher_is_better=True, gate=0.01, main=True)
+        return SimpleNamespace(main=metric, failed=())
+
+    monkeypatch.setattr(advising, "part", part)
+    monkeypatch.setattr(advising, "evaluate_plan", evaluated)
+    monkeypatch.setattr(advising, "reference_data", lambda *_: Data())
+    monkeypatch.setattr(advising, "calibrated_on", lambda dataset, request, *_: request)
+    return done
+
+
+def test_with_data_the_accuracy_stands_beside(
+    model: Path, measured: list[tuple[str, str]], toolkit: Costs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what can be built from these weights: not of ReLU, nor of another size."""
+    advice = advise(model, "rk3588", cost=Costs(), data="pictures")
+    assert advice.metric is not None
+    assert (advice.metric.value, advice.accuracy, advice.data) == (0.9, 0.5, "some pictures")
+    accuracy = {proposal.name: proposal.accuracy for proposal in advice.proposals}
+    assert (accuracy["dtype-fp16"], accuracy["small-pools"]) == (0.8, 0.5)
+    assert accuracy["relu"] is accuracy["size-64x64"] is None
+    assert measured[0] == ("onnx", "int8")
+    assert main(["advise", str(model), "--soc", "rk3588", "--data", "pictures"]) == 0
+    text = capsys.readouterr().out
+    assert "accuracy on some pictures: float 0.9000 [onnx], int8 0.5000 [simulator]" in text
+    assert "0.8000" in text
+
+
+# ---- the command line ---------------------------------------------------------------
 
 
 def test_the_table_names_commands_that_are_whole(

@@ -216,7 +216,7 @@ def advise(
     if apply is not None and output is not None:
         check_folder(output.parent)
     request = replace(request, chip=soc)
-    ready = find_model(source, request, report, to_run=data is not None)
+    ready = find_model(source, request, report, to_run=False)
     validate_options(ready.contract.head, request.given())
     subject = subject_of(ready, socs=[soc], report=report)
     dtype: Dtype = request.dtype or default_dtype(subject, soc)  # type: ignore[assignment]

@@ -350,6 +350,16 @@ def _processor(now: Situation) -> Iterator[str]:
         )
 
 
+def _hybrid(now: Situation) -> Iterator[str]:
+    kept = now.ready.quantise.float_layers
+    if now.base.dtype == "int8" and (kept or now.ready.quantise.auto_hybrid):
+        count = f"{len(kept)} tensors" if kept else "layers of the toolkit's choice"
+        yield (
+            f"The recipe of its card keeps {count} in float16, which the estimate leaves out: it"
+            " takes longer than that. --plain leaves the recipe out."
+        )
+
+
 def _largest(now: Situation) -> Iterator[str]:
     """One layer that takes a fifth of the time, as the last of a network with many classes does."""
     table, told = now.base.table, now.base.latency
@@ -379,6 +389,7 @@ def _uncalibrated(now: Situation) -> Iterator[str]:
 HINTS: tuple[Callable[[Situation], Iterator[str]], ...] = (
     _processor,
     _memory,
+    _hybrid,
     _largest,
     _cores,
     _uncalibrated,
