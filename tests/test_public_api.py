@@ -101,6 +101,9 @@ FOUND: dict[str, Callable[[], Any]] = {
     ),
     "Detections": detections,
     "Faces": lambda: rkzoo.Faces(detections(), np.ones((3, 5, 2), F32)),
+    "RecognizedFaces": lambda: rkzoo.RecognizedFaces(
+        detections(), np.ones((3, 5, 2), F32), np.eye(3, dtype=F32), SCORES
+    ),
     "AudioClassification": lambda: rkzoo.AudioClassification(
         np.eye(3, 2, dtype=F32), np.arange(6, dtype=np.float64).reshape(3, 2), LABELS
     ),
@@ -141,6 +144,7 @@ ARRAYS: dict[str, Arrays] = {
     "DepthMap": {},
     "Detections": _BOXES,
     "Faces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
+    "RecognizedFaces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
     "AudioClassification": {
         "scores": ((3, 2), "float32"),
         "class_ids": ((3,), "int32"),
@@ -159,7 +163,11 @@ ARRAYS: dict[str, Arrays] = {
 }
 LABELLED = {
     **dict.fromkeys(
-        ("Detections", "Faces", "Masks", "OrientedBoxes", "Poses", "Tracked", "Classes"), NAMES
+        (
+            *("Detections", "Faces", "RecognizedFaces", "Masks", "OrientedBoxes", "Poses"),
+            *("Tracked", "Classes"),
+        ),
+        NAMES,
     ),
     "VoiceActivity": ["speech"] * 3,
     "SimilarityScores": ["a", "b", "c"],

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
     from rkzoo.tasks.embed.result import SimilarityScores
-    from rkzoo.tasks.face.result import Faces
+    from rkzoo.tasks.face.result import Faces, RecognizedFaces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
     from rkzoo.tasks.segment.result import Masks
@@ -82,6 +82,7 @@ __all__ = [
     "ModelOptions",
     "OrientedBoxes",
     "Poses",
+    "RecognizedFaces",
     "Request",
     "Result",
     "RkzooError",
@@ -117,7 +118,7 @@ _MODULES = {
     "tasks.classify.result": ("Classes",),
     "tasks.detect.result": ("Detections",),
     "tasks.embed.result": ("SimilarityScores",),
-    "tasks.face.result": ("Faces",),
+    "tasks.face.result": ("Faces", "RecognizedFaces"),
     "tasks.obb.result": ("OrientedBoxes",),
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),

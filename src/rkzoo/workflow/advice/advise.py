@@ -218,7 +218,7 @@ def advise(
     request = replace(request, chip=soc)
     ready = find_model(source, request, report, to_run=False)
     validate_options(ready.contract.head, request.given())
-    subject = subject_of(ready, socs=[soc], report=report)
+    subject = subject_of(ready)
     dtype: Dtype = request.dtype or default_dtype(subject, soc)  # type: ignore[assignment]
     request = replace(request, dtype=dtype)
     # What is wrong with the data is said before anything is built.

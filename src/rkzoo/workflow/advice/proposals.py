@@ -136,7 +136,7 @@ def _head_forms(now: Situation) -> Candidates:
             "head cut off, boxes computed on the processor",
             "same",
             now.base.dtype,
-            lambda: subject_of(cut, socs=[now.soc]),
+            lambda: subject_of(cut),
             note="convert proves it equal; leave --no-cut out.",
             options=(),
             trial=(replace(now.request, cut=True), cut),
@@ -161,7 +161,7 @@ def _head_forms(now: Situation) -> Candidates:
         "scores leave as logits, their sigmoid on the processor",
         "rounded",
         "int8",
-        lambda: subject_of(logits, socs=[now.soc]),
+        lambda: subject_of(logits),
         trial=(now.request, logits),
         suffix=".yaml",
         write=write,
@@ -186,7 +186,7 @@ def _same_numbers(now: Situation) -> Candidates:
             words.format(count=count),
             "same",
             now.base.dtype,
-            lambda variant=variant: subject_of(variant, socs=[now.soc]),  # type: ignore[misc]
+            lambda variant=variant: subject_of(variant),  # type: ignore[misc]
             trial=(now.request, variant),
             suffix=".onnx",
             write=write,
@@ -212,7 +212,7 @@ def _end(now: Situation) -> Candidates:
         "the model ends at its last weights, what follows runs in ONNX Runtime",
         "same",
         now.base.dtype,
-        lambda: subject_of(ready, before_arithmetic(ready.original, inputs)[0], [now.soc]),
+        lambda: subject_of(ready, before_arithmetic(ready.original, inputs)[0]),
         note="Two files are written: one for the NPU, and .rest.onnx for the processor.",
         suffix=".onnx",
         write=write,
@@ -231,7 +231,7 @@ def _activations(now: Situation) -> Candidates:
         f"ReLU in place of {listed}",
         "needs training",
         now.base.dtype,
-        lambda: subject_of(variant, socs=[now.soc]),
+        lambda: subject_of(variant),
         note="Train the network with ReLU, and export it again: these weights are of no use then.",
     )
 
@@ -259,9 +259,7 @@ def _sizes(now: Situation) -> Candidates:
                 words,
                 "other size",
                 now.base.dtype,
-                lambda name=name, request=request: subject_of(
-                    resolve(name, request), socs=[now.soc]
-                ),  # type: ignore[misc]
+                lambda name=name, request=request: subject_of(resolve(name, request)),  # type: ignore[misc]
                 note="Things are smaller then, by as much.",
                 options=("--size", text),
             )
@@ -273,9 +271,7 @@ def _sizes(now: Situation) -> Candidates:
             words,
             "needs an export",
             now.base.dtype,
-            lambda sized=sized, size=size: subject_of(
-                sized, at_size(ready.graph(), size), [now.soc]
-            ),  # type: ignore[misc]
+            lambda sized=sized, size=size: subject_of(sized, at_size(ready.graph(), size)),  # type: ignore[misc]
             note=f"Export it again with an input of {text}; things are smaller then, by as much.",
         )
 
