@@ -66,6 +66,7 @@ class Costs:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.broken: set[str] = set()
+        self.weights = 2**20
 
     def table(self, subject: EstimateSubject, soc: str, dtype: str) -> CostTable:
         graph = onnx.ModelProto.FromString(subject.graph).graph
@@ -79,7 +80,7 @@ class Costs:
                 rows.append(_row(node.op_type, 0, "CPU", 1024.0))
         factor = 2 if dtype == "fp16" else 1
         rows = [row for row in rows for _ in range(factor)] if factor > 1 else rows
-        return CostTable(soc, dtype, "2.5.0", 9, 2**20, 2**21, tuple(rows))  # type: ignore[arg-type]
+        return CostTable(soc, dtype, "2.5.0", 9, self.weights, 2**21, tuple(rows))  # type: ignore[arg-type]
 
     def __call__(self, subject, soc, dtype, toolkit, report) -> Estimate:
         self.asked.append((soc, dtype))
@@ -141,6 +142,27 @@ def test_it_says_which_layers_cost_and_what_the_processor_does(model: Path) -> N
     # rk3566 has one core, and a price for the processor, its family's.
     hints = advise(model, "rk3566", cost=Costs()).hints
     assert not any("cores" in hint or "as if it were" in hint for hint in hints)
+
+
+def test_a_model_too_large_for_the_memory_inside_is_told(model: Path) -> None:
+    """RV1103 has 64 MB inside."""
+    costs = Costs()
+    for weights, said in ((2**20, ""), (40 * 2**20, "fits barely"), (70 * 2**20, "does not fit")):
+        costs.weights = weights
+        hints = [hint for hint in advise(model, "rv1103", cost=costs).hints if "MiB" in hint]
+        assert [said in hint for hint in hints] == ([True] if said else [])
+
+
+def test_one_layer_that_takes_most_is_named(model: Path) -> None:
+    """Of a network of more than a handful of layers."""
+
+    class Deep(Costs):
+        def table(self, subject: EstimateSubject, soc: str, dtype: str) -> CostTable:
+            rows = (_row("Conv", 9e6), *(_row("Conv", 1e6) for _ in range(10)))
+            return CostTable(soc, "int8", "2.5.0", 9, 1, 1, rows)
+
+    hints = advise(model, "rk3588", cost=Deep()).hints
+    assert any("alone takes 4" in hint and "16 channels of output" in hint for hint in hints)
 
 
 def test_what_cannot_be_built_comes_last_and_says_why(model: Path) -> None:

@@ -3,7 +3,7 @@ the model as it is built now and names changes. Nothing is built here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -111,7 +111,7 @@ def _data_types(now: Situation) -> Candidates:
     if now.subject.quantised is not None:
         return
     for dtype in chips()[now.soc].dtypes:
-        if dtype == now.base.dtype or dtype not in now.ready.dtypes:
+        if dtype == now.base.dtype or not _is_offered(dtype, now.ready.dtypes):
             continue
         yield Candidate(
             f"dtype-{dtype}",
@@ -122,6 +122,11 @@ def _data_types(now: Situation) -> Candidates:
             options=("--dtype", dtype),
             trial=(replace(now.request, dtype=dtype), now.ready),
         )
+
+
+def _is_offered(dtype: str, dtypes: Sequence[str]) -> bool:
+    """4-bit weights go with float16: what that is between the layers, it is there too."""
+    return dtype in dtypes or (dtype.startswith("w4") and "fp16" in dtypes)
 
 
 def _head_forms(now: Situation) -> Candidates:
