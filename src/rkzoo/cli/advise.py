@@ -78,7 +78,10 @@ def main(args: argparse.Namespace) -> int:
             told["next"] = _next(args, proposal)
         print_json(document | bars.failures)
     elif advice.written:
-        print(f"written, equal to the original: {', '.join(map(str, advice.written))}")
+        files = ", ".join(map(str, advice.written))
+        recipe = advice.written[0].suffix == ".yaml"
+        proof = "convert proves its head" if recipe else "equal to the original in ONNX Runtime"
+        print(f"written, {proof}: {files}")
         print(f"Next: {_after(args, advice)}")
     else:
         _print_summary(args, advice)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
@@ -110,8 +110,10 @@ def _data_types(now: Situation) -> Candidates:
     """The other number formats that chip and model have."""
     if now.subject.quantised is not None:
         return
-    for dtype in chips()[now.soc].dtypes:
-        if dtype == now.base.dtype or not _is_offered(dtype, now.ready.dtypes):
+    able = chips()[now.soc].dtypes
+    for dtype in get_args(Dtype):
+        known = dtype in able and _is_offered(dtype, now.ready.dtypes)
+        if dtype == now.base.dtype or not known:
             continue
         yield Candidate(
             f"dtype-{dtype}",
