@@ -371,7 +371,7 @@ def test_json_is_one_document_and_nothing_is_built_twice(
     out = model.parent / "out.onnx"
     number = next(p["number"] for p in document["proposals"] if p["name"] == "small-pools")
     assert main([*words, "--apply", str(number), "-o", str(out)]) == 0
-    assert f"Next: rkzoo convert {out} --soc rk3588" in capsys.readouterr().out
+    assert f"Next: rkzoo convert {out} --soc rk3588 --calib FOLDER\n" in capsys.readouterr().out
     assert len(toolkit.asked) == 6
     assert main([*words, "--apply", "9"]) == 2
     assert "There is no proposal 9" in capsys.readouterr().err
