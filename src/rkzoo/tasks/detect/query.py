@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.vision.letterbox import Letterbox
 
+Part = Literal["score", "box", "decoded", "label"]
 _MOST = 4_000_000  # numbers of scores
 
 
@@ -97,18 +98,18 @@ class QueryDecoder:
         scores = self._activated(self._values(self._rows(outputs, "score"), "score"))
         return boxes, scores, np.empty((len(boxes), 0), np.float32)
 
-    def _rows(self, outputs: Sequence[Array], role: str) -> Array:
+    def _rows(self, outputs: Sequence[Array], role: Part) -> Array:
         """(N, columns) as stored."""
         if role in self._at:
-            array = outputs[self._at[role]]  # type: ignore[index]
+            array = outputs[self._at[role]]
             return array.reshape(-1, array.shape[-1])
         rows = self._rows(outputs, "decoded")
         return rows[:, :4] if role == "box" else rows[:, 4:]
 
-    def _plane(self, role: str) -> Plane:
-        return self._planes.get(role) or self._planes["decoded"]  # type: ignore[call-overload,no-any-return]
+    def _plane(self, role: Part) -> Plane:
+        return self._planes.get(role) or self._planes["decoded"]
 
-    def _values(self, stored: Array, role: str) -> F32:
+    def _values(self, stored: Array, role: Part) -> F32:
         return self._plane(role).values(stored)
 
     def _over(
