@@ -119,7 +119,6 @@ REWRITTEN: dict[str, Callable[[], onnx.ModelProto]] = {
     "Selu": lambda: one("Selu"),
     "Selu of its own": lambda: one("Selu", alpha=1.2, gamma=0.9),
     "Celu": lambda: one("Celu", alpha=0.7),
-    "Ceil": lambda: one("Ceil"),
     "Gelu": lambda: one("Gelu", 20),
     "Gelu by tanh": lambda: one("Gelu", 20, approximate="tanh"),
     "cubic, twice as large": lambda: resized(1, 1, 2, 2),
