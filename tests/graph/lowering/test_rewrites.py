@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper
-from tiny_operators import REWRITTEN, behind_conv, recurrent
+from tiny_operators import REWRITTEN, behind_conv, recurrent, weights
 
 from rkzoo.graph.lowering.rewrites.rewriting import rewrite
 
@@ -54,3 +54,15 @@ def test_what_the_toolkit_takes_stays_as_it_is() -> None:
         [helper.make_node("Relu", ["c"], ["y"]), helper.make_node("Abs", ["y"], ["z"])], ["y", "z"]
     )
     assert rewrite(model).model is model
+
+
+def test_a_dense_layer_over_a_large_map_or_of_one_cell_stays() -> None:
+    for size in (1, 12):  # of the pooled map, one cell or 12x16
+        kernel = {"kernel_shape": [12, 16]} if size == 1 else {"kernel_shape": [1, 1]}
+        nodes = [
+            helper.make_node("MaxPool", ["c"], ["p"], **kernel),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("Gemm", ["f", "m"], ["y"]),
+        ]
+        model = behind_conv(nodes, ["y"], [weights("m", 8 if size == 1 else 8 * 12 * 16, 3)])
+        assert rewrite(model).model is model

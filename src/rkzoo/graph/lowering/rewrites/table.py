@@ -7,7 +7,14 @@ Runtime answers (tests/workflow/compile/test_rewritten_real.py).
 
 from __future__ import annotations
 
-from rkzoo.graph.lowering.rewrites import activations, normalization, outputs, recurrent, resizing
+from rkzoo.graph.lowering.rewrites import (
+    activations,
+    dense,
+    normalization,
+    outputs,
+    recurrent,
+    resizing,
+)
 from rkzoo.graph.lowering.rewrites.rule import Rewrite, Rule, each
 
 
@@ -20,6 +27,7 @@ def _of(operators: str, rule: Rule, form: str, why: str, chips: tuple[str, ...] 
 
 _CRASH = "the toolkit crashes on it"
 _UNKNOWN = "the toolkit does not know it"
+_FLAT = "the compiler has the processor flatten the map before it"
 _PROCESSOR = "the compiler leaves it to the processor"
 
 REWRITES: tuple[Rewrite, ...] = (
@@ -33,6 +41,7 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("Gelu", activations.gelu, "its formula", _UNKNOWN),
     _of("Resize", resizing.cubic, "two matrix products", _CRASH),
     _of("GroupNormalization", normalization.group_norm, "InstanceNormalization", _UNKNOWN),
+    _of("Gemm", dense.dense, "a convolution of the whole map", _FLAT),
     Rewrite(
         "twins",
         outputs.VIEWS,
