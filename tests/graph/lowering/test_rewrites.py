@@ -6,6 +6,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from drawn_operators import DRAWN
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import helper
 from tiny_operators import REWRITTEN, behind_conv, recurrent, weights
 
@@ -16,9 +19,12 @@ GONE = ("Mish", "Softsign", "Selu", "Celu", "Ceil", "Gelu", "Resize", "GroupNorm
 
 def answers(model: onnx.ModelProto, seed: int = 1) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    (given,) = session.get_inputs()
     random = np.random.default_rng(seed)
-    return session.run(None, {given.name: random.standard_normal(given.shape).astype(np.float32)})
+    fed = {
+        given.name: random.standard_normal(given.shape).astype(np.float32)
+        for given in session.get_inputs()
+    }
+    return session.run(None, fed)
 
 
 @pytest.mark.parametrize("name", REWRITTEN)
@@ -54,6 +60,25 @@ def test_what_the_toolkit_takes_stays_as_it_is() -> None:
         [helper.make_node("Relu", ["c"], ["y"]), helper.make_node("Abs", ["y"], ["z"])], ["y", "z"]
     )
     assert rewrite(model).model is model
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+@given(data=st.data())
+def test_drawn_operators_answer_the_same(name: str, data: st.DataObject) -> None:
+    model = DRAWN[name](data.draw)
+    rewritten = rewrite(model)
+    assert name in [applied.name for applied in rewritten.applied]
+    assert not rewritten.left_out
+    onnx.checker.check_model(rewritten.model, full_check=True)
+    for one, other in zip(answers(rewritten.model), answers(model), strict=True):
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_a_dense_layer_over_a_large_map_or_of_one_cell_stays() -> None:

@@ -21,7 +21,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import HeadTensor, Recognition
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
-from rkzoo.graph.onnx.rewrite import focus_to_convolution, picture_as_floats, scale_after_product
+from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.view import MAX_IR, GraphView, constant_value, is_scale, prepared
 
 Scores = Literal["sigmoid", "logits", "bounded"]
@@ -50,8 +50,6 @@ def cut_head(
     needed is gone. `model` is left as it was.
     """
     view = _prepared(model, recognition)
-    scale_after_product(view)
-    focus_to_convolution(view)
     head = _head(cut_contract(recognition, scores=scores))
     names = [output.name for output in head.outputs]
     requested = {name for n in names for name in (n, f"{n}_raw")}
@@ -189,8 +187,6 @@ def keep_head(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelPro
     `model` is not modified.
     """
     view = _prepared(model, recognition)
-    scale_after_product(view)
-    focus_to_convolution(view)
     contract = recognition.uncut or recognition.contract
     named = {output.name: None for output in _head(contract).outputs}
     if any(output.name not in named for output in view.model.graph.output):

@@ -46,6 +46,7 @@ TASKS = {
     "semantic": "label every pixel",
     "depth": "tell how far things are",
     "restore": "make a picture larger or cleaner",
+    "anomaly": "find what is unusual",
     "prompt": "cut out what is pointed at",
     "text": "read text",
     "plate": "read number plates",

@@ -62,3 +62,13 @@ def gelu(node: onnx.NodeProto, new: Writer) -> bool:
     product = new.add("Mul", x, new.add("Add", bent, new.constant(1.0)))
     new.add("Mul", product, new.constant(0.5), to=node.output[0])
     return True
+
+
+def log_sigmoid(node: onnx.NodeProto, new: Writer) -> bool:
+    """log(sigmoid(x)) = -softplus(-x)"""
+    maker = new.view.producers.get(node.input[0])
+    if maker is None or maker.op_type != "Sigmoid":
+        return False
+    bent = new.add("Softplus", new.add("Neg", maker.input[0]))
+    new.add("Neg", bent, to=node.output[0])
+    return True

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
 from rkzoo.graph.lowering.rewrites.rule import Writer
-from rkzoo.graph.onnx.view import MAX_IR, Array, attributes, run
+from rkzoo.graph.onnx.view import Array, attributes
+
+# The matrix of an axis holds its length times the one that is wanted.
+_LONGEST = 2048
 
 
 def cubic(node: onnx.NodeProto, new: Writer) -> bool:
@@ -16,6 +18,26 @@ def cubic(node: onnx.NodeProto, new: Writer) -> bool:
     inputs = attributes(node)
     if inputs.get("mode") != b"cubic" or "axes" in inputs:
         return False
+    return _by_products(node, new)
+
+
+def linear(node: onnx.NodeProto, new: Writer) -> bool:
+    """A linear resize with its corners aligned, or by no whole number, likewise."""
+    inputs = attributes(node)
+    shape, out = new.shape(node.input[0]), new.shape(node.output[0])
+    if inputs.get("mode") != b"linear" or "axes" in inputs or shape is None or out is None:
+        return False
+    if len(shape) != 4 or max(*shape[2:], *out[2:]) > _LONGEST or shape[2:] == out[2:]:
+        return False
+    if inputs.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        return False
+    aligned = inputs.get("coordinate_transformation_mode") == b"align_corners"
+    whole = all(max(a, b) % min(a, b) == 0 for a, b in zip(shape[2:], out[2:], strict=True))
+    return (aligned or not whole) and _by_products(node, new)
+
+
+def _by_products(node: onnx.NodeProto, new: Writer) -> bool:
+    """Two products with the matrices that ONNX Runtime makes of a resize of each axis."""
     shape = new.shape(node.input[0])
     given = [(name, new.value(name)) for name in node.input[2:]]
     by, expected = next(
@@ -51,17 +73,6 @@ def _resized(
         [1, 1, *((requested, still) if vertical else (still, requested))],
         np.int64 if by_size else np.float32,
     )
-    inputs = ["x", "", "", "by"] if by_size else ["x", "", "by"]
-    alone = helper.make_node("Resize", inputs, ["y"])
-    alone.attribute.extend(node.attribute)
-    graph = helper.make_graph(
-        [alone],
-        "resize",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, plane.shape)],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(by, "by")],
-    )
-    model = helper.make_model(graph, opset_imports=new.view.model.opset_import)
-    model.ir_version = MAX_IR
-    (matrix,) = run(model, {"x": plane})
-    return np.asarray(matrix[0, 0])
+    left_out = np.empty(0, np.float32)
+    inputs = (left_out, left_out, by) if by_size else (left_out, by)
+    return np.asarray(new.alone(node, plane, *inputs)[0, 0])

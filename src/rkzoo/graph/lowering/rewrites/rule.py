@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from rkzoo.graph.onnx.summary import opset
-from rkzoo.graph.onnx.view import Array, GraphView, captured_by
+from rkzoo.graph.onnx.view import MAX_IR, Array, GraphView, captured_by, run
 
 Apply = Callable[[GraphView], "Counter[str]"]
 """Rewrites the model of a view in place, and says how many operators of each type went."""
@@ -29,6 +29,8 @@ class Rewrite:
         why: What the toolkit does with them otherwise, as a sentence's second half.
         apply: Does it. A tensor that keeps its name must keep its numbers.
         chips: Chips that it helps; empty for all.
+        slack: How far its outputs may differ, as a share of their range, where the graph itself
+            loses more digits than the new nodes; 0 for what holds for all.
     """
 
     name: str
@@ -37,10 +39,14 @@ class Rewrite:
     why: str
     apply: Apply
     chips: tuple[str, ...] = ()
+    slack: float = 0.0
 
     def helps(self, socs: Sequence[str] | None) -> bool:
-        """Whether it helps on one of these chips; None for any chip."""
-        return not self.chips or socs is None or not set(self.chips).isdisjoint(socs)
+        """Whether it helps on each of these chips; None for any chip."""
+        return not self.chips or socs is None or set(socs) <= set(self.chips)
+
+
+_SHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 class Writer:
@@ -69,7 +75,7 @@ class Writer:
         """A stored float32."""
         return self._stored(np.asarray(value, np.float32))
 
-    def whole(self, values: Sequence[int]) -> str:
+    def whole(self, values: Sequence[int] | Array) -> str:
         """A stored row of int64."""
         return self._stored(np.array(values, np.int64))
 
@@ -89,6 +95,54 @@ class Writer:
         text = to or self._name()
         self.nodes.append(helper.make_node(operator, inputs, [text], text, **provided))
         return text
+
+    def unshaped(self, name: str) -> str:
+        """The tensor that another one was reshaped from."""
+        makers = self.view.producers
+        while name in makers and makers[name].op_type in _SHAPING:
+            name = makers[name].input[0]
+        return name
+
+    def reshape(self, name: str, shape: Sequence[int], to: str = "") -> str:
+        """A tensor in another shape, of the tensor that it was reshaped from itself."""
+        source = self.unshaped(name)
+        if self.shape(source) == tuple(shape) and not to:
+            return source
+        return self.add("Reshape", source, self.whole(shape), to=to)
+
+    def call(self, made: str, name: str) -> None:
+        """Gives what the last node made a name of the model."""
+        last = self.nodes[-1]
+        if list(last.output) == [made]:
+            last.output[0] = last.name = name
+        else:
+            self.add("Identity", made, to=name)
+
+    def is_float(self, name: str) -> bool:
+        """Whether a tensor holds float32."""
+        return self.view.dtypes.get(name) == onnx.TensorProto.FLOAT
+
+    def alone(self, node: onnx.NodeProto, *values: Array) -> Array:
+        """What a node gives in ONNX Runtime for other inputs; those left out are empty arrays.
+
+        Raises:
+            RkzooError: ONNX Runtime refuses it.
+        """
+        names = [f"input_{place}" if value.size else "" for place, value in enumerate(values)]
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        del copy.input[:], copy.output[:]
+        copy.input.extend(names)
+        copy.output.append("output")
+        stored = [
+            numpy_helper.from_array(value, name)
+            for name, value in zip(names, values, strict=True)
+            if name
+        ]
+        info = onnx.ValueInfoProto(name="output")
+        part = helper.make_graph([copy], "alone", [], [info], stored)
+        model = helper.make_model(part, opset_imports=self.view.model.opset_import)
+        model.ir_version = MAX_IR
+        return np.asarray(run(model, {})[0])
 
     def copy(self, node: onnx.NodeProto) -> onnx.NodeProto:
         """A copy of a node of the model, to be changed."""
