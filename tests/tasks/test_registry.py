@@ -16,6 +16,7 @@ from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract, Head, TaskName
+from rkzoo.contract.pose import TopDownPoseHead
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.contract.vector import VectorHead
@@ -116,6 +117,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "depth": (DepthHead(), [(1, 8, 8)]),
     "anomaly": (AnomalyHead(map="o0", score="o1"), [(1, 1, 8, 8), (1,)]),
     "vector": (VectorHead(size=4), [(1, 4)]),
+    "top-down-pose": (TopDownPoseHead(points=5, coding="heatmap"), [(1, 5, 4, 6)]),
     "face": (FACES, [(1, CELLS, 4), (1, CELLS, 2), (1, CELLS, 10)]),
     "plate-det": (
         FaceHead(anchors=((16.0, 32.0),), strides=(8,), points=4),
@@ -130,7 +132,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
 }
 # What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
 # another test has; and what never scales a picture, so has no use for the hardware that does.
-DERIVED = {"segment", "pose", "obb", "face-yolo", "text", "clip", "restore"}
+DERIVED = {"segment", "pose", "people-pose", "obb", "face-yolo", "text", "clip", "restore"}
 
 
 def test_no_picture_task_is_left_out_below() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli import signals
 from rkzoo.cli.model_options import (
     add_classes,
+    add_known,
     add_model_options,
     add_on,
     add_runtime,
@@ -42,6 +43,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_on(parser)
     add_thresholds(parser)
     add_classes(parser)
+    add_known(parser)
     parser.add_argument("--track", action="store_true", help="number things across frames")
     where = parser.add_argument_group("where the answers go")
     where.add_argument(

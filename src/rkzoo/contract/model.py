@@ -18,9 +18,11 @@ from rkzoo.contract.audio import (
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
+from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
@@ -37,8 +39,12 @@ class TensorsHead(StrictStruct, frozen=True, tag="tensors", tag_field="kind"):
     picture: str = ""
 
 
+BoxHead = DetectHead | QueryDetectHead
+"""What gives boxes with a class, whose tail is cut off and proved."""
+
 PictureHead = (
     DetectHead
+    | QueryDetectHead
     | TextDetHead
     | TextClsHead
     | TextRecHead
@@ -51,11 +57,13 @@ PictureHead = (
     | RestoreHead
     | AnomalyHead
     | VectorHead
+    | TopDownPoseHead
 )
 Head = (
     PictureHead
     | TensorsHead
     | PromptableSegmentHead
+    | FaceRecognitionHead
     | WhisperHead
     | CtcSpeechHead
     | TransducerHead
@@ -66,6 +74,7 @@ Head = (
     | SentenceHead
     | TranslateHead
     | MarianHead
+    | PeoplePoseHead
 )
 
 TaskName = Literal[
@@ -80,6 +89,7 @@ TaskName = Literal[
     "anomaly",
     "vector",
     "face",
+    "face-recognition",
     "plate",
     "text",
     "text-det",

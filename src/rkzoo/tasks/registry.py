@@ -19,8 +19,11 @@ PAGE = "text"  # key of a pipeline, which has no head of its own
 
 SPECS: dict[str, str] = {
     "detect": "detect.spec:DETECT",
+    "query-detect": "detect.spec:QUERY_DETECT",
     "segment": "segment.spec:SEGMENT",
     "pose": "pose.spec:POSE",
+    "top-down-pose": "pose.spec:TOP_DOWN",
+    "people-pose": "pose.spec:PEOPLE",
     "obb": "obb.spec:OBB",
     "classify": "classify.spec:CLASSIFY",
     "semantic": "semantic.spec:SEMANTIC",
@@ -32,6 +35,7 @@ SPECS: dict[str, str] = {
     "face": "face.spec:FACE",
     "face-centre": "face.spec:CENTRE_FACE",
     "face-yolo": "face.spec:YOLO_FACE",
+    "face-recognition": "face.spec:FACE_RECOGNITION",
     "plate": "plate.spec:PLATE",
     "plate-det": "plate.spec:PLATE_DETECT",
     PAGE: "text.spec:PAGE",
@@ -88,6 +92,7 @@ OPTIONS = {
     "points": "--point",
     "boxes": "--box",
     "against": "--against",
+    "known": "--known",
     "confidence": "--conf",
     "iou": "--iou",
     "max_boxes": "max_boxes",

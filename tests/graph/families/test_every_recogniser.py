@@ -48,6 +48,7 @@ GRAPHS: list[tuple[str, Make, str]] = [
         for name, (net, family, _) in test_undecoded_heads.HEADS.items()
     ),
     ("yolov5-face", tiny_undecoded.yolov5_face, "yolov5-face"),
+    ("yunet", tiny_undecoded.yunet, "yunet"),
     (
         "rtmdet decoded",
         partial(tiny_undecoded.decoded, tiny_undecoded.Raw(bins=1, strides=(8, 16, 32), one=False)),
@@ -66,7 +67,7 @@ GRAPHS: list[tuple[str, Make, str]] = [
 ]
 FAMILIES = {
     *("anomaly", "classifier", "lprnet", "midas", "restore", "retinaface"),
-    *("nanodet", "nanodet-plus", "picodet", "rtmdet", "yolov5-face", "yolov8-face"),
+    *("nanodet", "nanodet-plus", "picodet", "rtmdet", "yolov5-face", "yolov8-face", "yunet"),
     *("yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo26", "yolox", "ppyoloe"),
     *(f"{base}-{task}" for base in ("yolov8", "yolo26") for task in ("seg", "pose", "obb")),
 }

@@ -12,12 +12,8 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
 from rkzoo.graph.families.anomaly import without_marks
 from rkzoo.graph.families.semantic import up_to_logits
-from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.rewrite import (
-    depth_pool_to_plane,
-    focus_to_convolution,
     picture_as_floats,
-    scale_after_product,
     without_softmax,
 )
 from rkzoo.graph.onnx.view import MAX_IR, declared, prepared
@@ -38,9 +34,6 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
 
     Returns:
         The rewritten model.
-
-    Raises:
-        RkzooError: The opset is above 19 and cannot be lowered.
     """
     if contract.picture is not None:
         model = picture_as_floats(model, contract.picture.size)
@@ -57,10 +50,7 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     image = contract.picture
     sizes = {names[0]: (1, image.channels, *image.size)} if names and image is not None else {}
     view = prepared(model, sizes)
-    scale_after_product(view)
-    focus_to_convolution(view)
-    depth_pool_to_plane(view)
     if isinstance(contract.head, ClassifyHead) and not contract.head.activated:
         without_softmax(view)
     view.model.ir_version = min(view.model.ir_version, MAX_IR)
-    return with_lower_opset(view.model)
+    return view.model

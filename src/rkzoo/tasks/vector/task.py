@@ -43,7 +43,7 @@ class Measurer(ImageTask[Vector]):
                 "Each of them was measured, so there is no angle between two pictures.",
                 "Leave --against out.",
             )
-        rows = [_unit(self(read(file)).values) for file in files]
+        rows = [unit(self(read(file)).values) for file in files]
         return tuple(map(str, files)), np.stack(rows)
 
     def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Vector:
@@ -60,12 +60,12 @@ class Measurer(ImageTask[Vector]):
         against = None
         if self._others is not None:
             names, rows = self._others
-            against = SimilarityScores.ranked(names, np.asarray(rows @ _unit(values), np.float32))
+            against = SimilarityScores.ranked(names, np.asarray(rows @ unit(values), np.float32))
         return Vector(values, self.head.embedding, against)
 
 
-def _unit(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N,) of length 1; nothing at all stays nothing, and is like no other."""
+def unit(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,) as (N,) of length 1; nothing at all stays nothing, and is like no other."""
     wide = values.astype(np.float64)
     length = float(np.linalg.norm(wide))
     return wide / length if length else wide

@@ -21,8 +21,9 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
-from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import TensorsHead
+from rkzoo.contract.faces import FaceRecognitionHead
+from rkzoo.contract.model import BoxHead, TensorsHead
+from rkzoo.contract.pose import PeoplePoseHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import refuse_overwriting_inputs
 from rkzoo.json_values import to_json_value
@@ -610,8 +611,7 @@ def _check_fed_by_frames(planned: Plan) -> None:
 
 
 def _check_trackable(planned: Plan) -> None:
-    part = planned.parts.get("model")
-    if part is None or not isinstance(part.contract.head, DetectHead):
+    if not isinstance(planned.head, BoxHead | FaceRecognitionHead | PeoplePoseHead):
         raise RkzooError(
             f"{planned.name} finds no objects to track.",
             "--track adds ids to boxes, and this model gives none.",

@@ -14,16 +14,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, package_digest, sha256_of
 from rkzoo.graph.lowering.checks import QuantizationInfo, quantization_info
+from rkzoo.graph.lowering.rewrites.rewriting import rewrite
+from rkzoo.graph.onnx.opset import MAX_OPSET
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.json_values import to_json_value
@@ -52,9 +55,6 @@ from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
 from rkzoo.workflow.request.options import Anchors
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
-
-if TYPE_CHECKING:
-    import onnx
 
 SYNTHETIC = (
     "The INT8 ranges come from noise instead of pictures: they decide no layer's cost, but the"
@@ -173,8 +173,8 @@ class GraphFacts(StrictStruct, frozen=True):
 
 @dataclass(frozen=True)
 class EstimateSubject:
-    """The graph as given to the toolkit. `integer`: which inputs are integer; `quantised` is set
-    for pre-quantized graphs.
+    """The graph, before it is rewritten for a chip. `integer`: which inputs are integer; `opset` as
+    the toolkit gets it; `quantised` is set for pre-quantized graphs.
     """
 
     known: GraphFacts
@@ -354,18 +354,19 @@ def _subject(
     name: str, graph: onnx.ModelProto, inputs: tuple[InputPlan, ...], dtypes: tuple[Dtype, ...]
 ) -> EstimateSubject:
     graph_summary = summarise(graph)
+    rewritten = summarise(rewrite(graph, proved=False).model)
     data = graph.SerializeToString(deterministic=True)
     return EstimateSubject(
         known=GraphFacts(
             name=name,
             dtypes=dtypes,
-            operators=tuple(operator for operator, _ in graph_summary.operators),
+            operators=tuple(operator for operator, _ in rewritten.operators),
             key=_digest(package_digest(), repr(inputs), hashlib.sha256(data).hexdigest()),
         ),
         graph=data,
         inputs=inputs,
         integer=tuple("int" in tensor.dtype for tensor in graph_summary.inputs),
-        opset=graph_summary.opset,
+        opset=min(graph_summary.opset, MAX_OPSET),
         shapes={
             tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
             for tensor in graph_summary.inputs
@@ -438,7 +439,8 @@ def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> B
     calibrated = dtype == "int8" and not recipe.quantised
     pairs = zip(subject.inputs, subject.integer, strict=True)
     arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
-    key = builds.store(subject.graph, arrays, recipe)
+    graph = rewrite(onnx.load_from_string(subject.graph), [soc], proved=False).model
+    key = builds.store(graph.SerializeToString(), arrays, recipe)
     build_inputs = builds.find(key)
     if build_inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")

@@ -11,7 +11,7 @@ import msgspec
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import Recognition
 from rkzoo.graph.lowering.cut_head import cut_contract, cut_head, keep_head
@@ -70,7 +70,7 @@ class ResolvedModel:
             return part(self.original, _inputs(self.original, self.contract))
         if spec_of(self.contract.head).legalize:
             return legalized(self.original, self.contract)
-        if self.recognition is None or not isinstance(self.contract.head, DetectHead):
+        if self.recognition is None or not isinstance(self.contract.head, BoxHead):
             return self.original  # its size stays free where it is
         head = self.quantise.head
         if head == "uncut" or not self.is_cut:
