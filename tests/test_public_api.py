@@ -95,6 +95,9 @@ FOUND: dict[str, Callable[[], Any]] = {
         np.stack([np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) < n for n in (10, 40)]), LABELS
     ),
     "Classes": lambda: rkzoo.Classes(IDS, SCORES, LABELS),
+    "AnomalyMap": lambda: rkzoo.AnomalyMap(
+        np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH), 1.0
+    ),
     "DepthMap": lambda: rkzoo.DepthMap(
         np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH)
     ),
@@ -108,6 +111,7 @@ FOUND: dict[str, Callable[[], Any]] = {
         np.array([[20, 20, 10, 4, 0.3]] * 3, F32), SCORES, IDS, LABELS
     ),
     "Poses": lambda: rkzoo.Poses(detections(), np.ones((3, 17, 3), F32)),
+    "RestoredPicture": lambda: rkzoo.RestoredPicture(np.zeros((HEIGHT, WIDTH, 3), np.uint8)),
     "SynthesizedSpeech": spoken,
     "Tensors": lambda: rkzoo.Tensors({"<word>": np.ones((1, 2), F32), "b": N64, "c": IDS}),
     "TextBoxes": lambda: rkzoo.TextBoxes(QUADS, SCORES),
@@ -137,7 +141,9 @@ ARRAYS: dict[str, Arrays] = {
     "ClassMasks": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
     "Vector": _SCORES,
     "Classes": _SCORES | {"class_ids": ((3,), "int32"), "probs": ((3,), "float32")},
+    "AnomalyMap": {},
     "DepthMap": {},
+    "RestoredPicture": {},
     "Detections": _BOXES,
     "Faces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
     "AudioClassification": {
@@ -454,7 +460,15 @@ INDICES: list[tuple[Any, list[int]]] = [
 
 
 def test_all_but_maps_and_tensors_are_collections() -> None:
-    maps = {"ClassMap", "ClassMasks", "DepthMap", "Tensors", "Vector"}
+    maps = {
+        "AnomalyMap",
+        "ClassMap",
+        "ClassMasks",
+        "DepthMap",
+        "RestoredPicture",
+        "Tensors",
+        "Vector",
+    }
     assert set(FOUND) - set(COLLECTIONS) == maps
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from rkzoo.errors import RkzooError
     from rkzoo.streaming.tracking import Tracked
+    from rkzoo.tasks.anomaly.result import AnomalyMap
     from rkzoo.tasks.classify.result import Classes
     from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.face.result import Faces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
+    from rkzoo.tasks.restore.result import RestoredPicture
     from rkzoo.tasks.segment.result import Masks
     from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
     from rkzoo.tasks.sound.classification import AudioClassification
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AnomalyMap",
     "AnswerReport",
     "AudioClassification",
     "BenchReport",
@@ -80,6 +83,7 @@ __all__ = [
     "OrientedBoxes",
     "Poses",
     "Request",
+    "RestoredPicture",
     "Result",
     "RkzooError",
     "SimilarityScores",
@@ -117,7 +121,9 @@ _MODULES = {
     "tasks.obb.result": ("OrientedBoxes",),
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
+    "tasks.anomaly.result": ("AnomalyMap",),
     "tasks.depth.result": ("DepthMap",),
+    "tasks.restore.result": ("RestoredPicture",),
     "tasks.semantic.result": ("ClassMap", "ClassMasks"),
     "tasks.sound.voice_activity": ("VoiceActivity",),
     "tasks.sound.classification": ("AudioClassification",),
