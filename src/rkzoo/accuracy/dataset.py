@@ -10,7 +10,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rkzoo.accuracy import classes, coco_json, depth, lines, maps, regions, transcripts, yolo
+from rkzoo.accuracy import (
+    classes,
+    coco_json,
+    depth,
+    lines,
+    maps,
+    regions,
+    restored,
+    transcripts,
+    yolo,
+)
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
@@ -31,6 +41,7 @@ Kind = Literal[
     "regions",
     "maps",
     "depth",
+    "pairs",
     "speech",
     "tensors",
 ]
@@ -172,6 +183,7 @@ _TEXT = frozenset({"text", "text-rec", "plate"})
 _WHOLE = frozenset({"classify"})
 _PIXELS = frozenset({"semantic"})
 _DEPTH = frozenset({"depth"})
+_PAIRS = frozenset({"restore"})
 _SPEECH = frozenset({"speech"})
 _KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
@@ -264,6 +276,11 @@ def _depth_maps(source: DatasetSource) -> ParsedDataset:
     return ParsedDataset("depth", items, truth)
 
 
+def _pairs(source: DatasetSource) -> ParsedDataset:
+    items, truth = restored.read_pairs(source.path, source.images)
+    return ParsedDataset("pairs", items, truth)
+
+
 FORMATS: tuple[DatasetFormat, ...] = (
     DatasetFormat(
         "maps",
@@ -278,6 +295,13 @@ FORMATS: tuple[DatasetFormat, ...] = (
         _DEPTH,
         lambda s: depth.folders_of(s.path, s.images) is not None,
         _depth_maps,
+    ),
+    DatasetFormat(
+        "pairs",
+        "a folder with lr/ and hr/, or noisy/ and clean/, of pictures of one name",
+        _PAIRS,
+        lambda s: restored.folders_of(s.path, s.images) is not None,
+        _pairs,
     ),
     DatasetFormat("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
     DatasetFormat(
