@@ -82,7 +82,7 @@ def ssim(made: F64, truth: F64) -> float:
 
     def local(plane: F64) -> F64:
         blurred = cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel)
-        return np.asarray(blurred).reshape(plane.shape)[5:-5, 5:-5]
+        return np.asarray(blurred, np.float64).reshape(plane.shape)[5:-5, 5:-5]
 
     a, b = local(made), local(truth)
     aa, bb, ab = (local(x) for x in (made * made, truth * truth, made * truth))
