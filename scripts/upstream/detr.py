@@ -137,13 +137,28 @@ def _deployed(logits, boxes, sizes):  # type: ignore[no-untyped-def]
 
 
 def _spread(model: Any) -> None:
-    """Draws the heads' last layers so that scores and boxes differ from query to query: as they
-    are first made they are all alike."""
+    """Draws the weights so that what they make neither dies away nor grows, and the heads so that
+    scores and boxes differ from query to query as those of a trained network do, most scores low:
+    as they are first made, the queries are all alike."""
     import torch
 
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            gain = 2**0.5 if isinstance(module, torch.nn.Conv2d) else 1.0
+            std = gain * module.weight[0].numel() ** -0.5
+            torch.nn.init.normal_(module.weight, std=std)
     for name, weights in model.named_parameters():
-        if "class_embed" in name or "enc_score_head" in name or "bbox_embed" in name:
-            torch.nn.init.normal_(weights, std=0.3 if weights.ndim > 1 else 1.0)
+        scores = "class_embed" in name or "enc_score_head" in name or "enc_out_class" in name
+        if not scores and "bbox" not in name:
+            continue
+        last = scores or (weights.shape[0] % 4 == 0 and weights.shape[0] < 200)
+        if weights.ndim > 1:
+            gain = 1.5 if scores else 0.5 if last else 1.4
+            torch.nn.init.normal_(weights, std=gain * weights.shape[1] ** -0.5)
+        elif scores:
+            torch.nn.init.constant_(weights, -4.0)
+        elif last:
+            torch.nn.init.zeros_(weights)
 
 
 def _rfdetr(path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rkzoo.api import (
+        advise,
         bench,
         compare,
         estimate,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
     from rkzoo.tasks.embed.result import SimilarityScores
-    from rkzoo.tasks.face.result import Faces
+    from rkzoo.tasks.face.result import Faces, RecognizedFaces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
     from rkzoo.tasks.restore.result import RestoredPicture
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.translate.result import Translation
     from rkzoo.tasks.vector.result import Vector
     from rkzoo.tasks.voice.result import SynthesizedSpeech
+    from rkzoo.workflow.advice.advise import Advice
     from rkzoo.workflow.apps.stream import StreamSummary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Advice",
     "AnomalyMap",
     "AnswerReport",
     "AudioClassification",
@@ -82,6 +85,7 @@ __all__ = [
     "ModelOptions",
     "OrientedBoxes",
     "Poses",
+    "RecognizedFaces",
     "Request",
     "RestoredPicture",
     "Result",
@@ -99,6 +103,7 @@ __all__ = [
     "Vector",
     "VoiceActivity",
     "__version__",
+    "advise",
     "bench",
     "compare",
     "convert",
@@ -111,17 +116,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": (*("bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
+    "api": (*("advise", "bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
     "errors": ("RkzooError",),
     "streaming.tracking": ("Tracked",),
+    "tasks.anomaly.result": ("AnomalyMap",),
     "tasks.classify.result": ("Classes",),
     "tasks.detect.result": ("Detections",),
     "tasks.embed.result": ("SimilarityScores",),
-    "tasks.face.result": ("Faces",),
+    "tasks.face.result": ("Faces", "RecognizedFaces"),
     "tasks.obb.result": ("OrientedBoxes",),
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
-    "tasks.anomaly.result": ("AnomalyMap",),
     "tasks.depth.result": ("DepthMap",),
     "tasks.restore.result": ("RestoredPicture",),
     "tasks.semantic.result": ("ClassMap", "ClassMasks"),
@@ -134,6 +139,7 @@ _MODULES = {
     "tasks.translate.result": ("Translation",),
     "tasks.vector.result": ("Vector",),
     "tasks.voice.result": ("SynthesizedSpeech",),
+    "workflow.advice.advise": ("Advice",),
     "workflow.apps.stream": ("StreamSummary",),
     "workflow.comparison.inspect": ("Inspection",),
     "workflow.comparison.result": ("Comparison",),

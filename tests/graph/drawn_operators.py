@@ -185,6 +185,21 @@ def log_sigmoid(draw: Draw) -> onnx.ModelProto:
     return graph(nodes, _plane(draw))
 
 
+def log_odds(draw: Draw) -> onnx.ModelProto:
+    """As transformers and RT-DETR spell the inverse of a sigmoid."""
+    names = ("one", "least")
+    kept = [stored(name, value, np.float32) for name, value in zip(names, (1, 1e-5), strict=True)]
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["s"]),
+        helper.make_node("Sub", ["one", "s"], ["rest"]),
+        helper.make_node("Clip", ["s", "least"], ["above"]),
+        helper.make_node("Clip", ["rest", "least"], ["below"]),
+        helper.make_node("Div", ["above", "below"], ["odds"]),
+        of("Log", "odds"),
+    ]
+    return graph(nodes, _plane(draw), kept)
+
+
 def linear(draw: Draw) -> onnx.ModelProto:
     shape = _plane(draw)
     if draw(st.booleans()):
@@ -251,6 +266,7 @@ DRAWN: dict[str, Callable[[Draw], onnx.ModelProto]] = {
     "gather-by-places": gather_nd,
     "gather-rows": gather_rows,
     "scatter-as-concat": scatter,
+    "log-odds": log_odds,
     "log-sigmoid": log_sigmoid,
     "linear": linear,
     "fewer-dimensions": fewer_dimensions,

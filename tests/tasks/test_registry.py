@@ -37,7 +37,7 @@ def kind(head: type[Any]) -> str:
 def test_every_head_has_a_task_and_every_task_a_head() -> None:
     kinds = {kind(head) for head in get_args(Head)}
     assert kinds <= set(SPECS)
-    variants = {"segment", "pose", "obb", "face-yolo", "plate-det", "text"}
+    variants = {"segment", "pose", "obb", "face-yolo", "plate-det", "text", "ctc-languages"}
     assert set(SPECS) - kinds == variants
     assert {_spec(name).name for name in SPECS} == set(get_args(TaskName)) - {"asset"}
 
@@ -130,9 +130,13 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "text-rec": (TextRecHead(), [(1, 12, 3)]),
     "cut-out": (PromptableSegmentHead(), [(1, 8, 4, 4)]),
 }
-# What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
-# another test has; and what never scales a picture, so has no use for the hardware that does.
-DERIVED = {"segment", "pose", "people-pose", "obb", "face-yolo", "text", "clip", "restore"}
+# What follows from the others: variants of `detect`, a page of text-det, faces and people of two
+# others, and Clip, whose files another test has; and what never scales a picture, so has no use
+# for the hardware that does.
+DERIVED = {
+    *("segment", "pose", "people-pose", "obb", "face-yolo", "face-recognition", "text", "clip"),
+    *("query-detect", "restore"),
+}
 
 
 def test_no_picture_task_is_left_out_below() -> None:

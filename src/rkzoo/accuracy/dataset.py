@@ -16,6 +16,7 @@ from rkzoo.accuracy import (
     depth,
     lines,
     maps,
+    pairs,
     regions,
     restored,
     transcripts,
@@ -41,6 +42,7 @@ Kind = Literal[
     "regions",
     "maps",
     "depth",
+    "restored",
     "pairs",
     "speech",
     "tensors",
@@ -183,7 +185,8 @@ _TEXT = frozenset({"text", "text-rec", "plate"})
 _WHOLE = frozenset({"classify"})
 _PIXELS = frozenset({"semantic"})
 _DEPTH = frozenset({"depth"})
-_PAIRS = frozenset({"restore"})
+_RESTORED = frozenset({"restore"})
+_FACES = frozenset({"face-recognition", "vector"})
 _SPEECH = frozenset({"speech"})
 _KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
@@ -277,8 +280,13 @@ def _depth_maps(source: DatasetSource) -> ParsedDataset:
 
 
 def _pairs(source: DatasetSource) -> ParsedDataset:
-    items, truth = restored.read_pairs(source.path, source.images)
+    items, truth = pairs.read(_needed(source, "pairs*.txt"), source.images)
     return ParsedDataset("pairs", items, truth)
+
+
+def _restored(source: DatasetSource) -> ParsedDataset:
+    items, truth = restored.read_pairs(source.path, source.images)
+    return ParsedDataset("restored", items, truth)
 
 
 FORMATS: tuple[DatasetFormat, ...] = (
@@ -298,10 +306,17 @@ FORMATS: tuple[DatasetFormat, ...] = (
     ),
     DatasetFormat(
         "pairs",
-        "a folder with lr/ and hr/, or noisy/ and clean/, of pictures of one name",
-        _PAIRS,
-        lambda s: restored.folders_of(s.path, s.images) is not None,
+        "a pairs.txt as LFW's, beside the folders of persons",
+        _FACES,
+        lambda s: bool(_file(s, "pairs*.txt")),
         _pairs,
+    ),
+    DatasetFormat(
+        "restored",
+        "a folder with lr/ and hr/, or noisy/ and clean/, of pictures of one name",
+        _RESTORED,
+        lambda s: restored.folders_of(s.path, s.images) is not None,
+        _restored,
     ),
     DatasetFormat("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
     DatasetFormat(

@@ -9,6 +9,7 @@ import msgspec
 from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.audio import (
     CtcSpeechHead,
+    MoonshineHead,
     SoundHead,
     TransducerHead,
     VoiceActivityHead,
@@ -65,6 +66,7 @@ Head = (
     | PromptableSegmentHead
     | FaceRecognitionHead
     | WhisperHead
+    | MoonshineHead
     | CtcSpeechHead
     | TransducerHead
     | VoiceHead

@@ -23,6 +23,7 @@ from rkzoo.graph.families import (
     restore,
     retinaface,
     semantic,
+    speech,
     top_down_pose,
     vector,
     yolo_world,
@@ -189,6 +190,9 @@ def recognise_arranged(
     try:
         return model, recognise(model, size, labels)
     except UnknownHead:
+        spoken = speech.sensevoice(model)
+        if spoken is not None:
+            return spoken
         joined = joined_outputs(model)
         if joined is None:
             raise

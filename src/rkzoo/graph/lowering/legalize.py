@@ -10,8 +10,10 @@ from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.model import Contract
 from rkzoo.contract.segmentation import SemanticHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.graph.families.anomaly import without_marks
 from rkzoo.graph.families.semantic import up_to_logits
+from rkzoo.graph.families.vector import up_to_embedding
 from rkzoo.graph.onnx.rewrite import (
     picture_as_floats,
     without_softmax,
@@ -41,6 +43,8 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
         model = up_to_logits(model, contract.input)
     if isinstance(contract.head, AnomalyHead):
         model = without_marks(model, contract.head, contract.input)
+    if isinstance(contract.head, VectorHead) and contract.picture is not None:
+        model = up_to_embedding(model, contract.input)
     weights = {tensor.name for tensor in model.graph.initializer}
     names = [
         info.name

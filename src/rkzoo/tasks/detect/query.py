@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.vision.letterbox import Letterbox
 
+Part = Literal["score", "box", "decoded", "label"]
 _MOST = 4_000_000  # numbers of scores
 
 
@@ -65,15 +66,14 @@ class QueryDecoder:
                 raise _misfit(f"{role} of {list(shape)}, more than any detector has")
 
     def candidates(
-        self, outputs: Sequence[Array], confidence: float, limit: int
+        self, outputs: Sequence[Array], confidence: float
     ) -> tuple[F32, F32, NDArray[np.int32]]:
-        """The best of all queries and classes whose score reaches `confidence`, best first, at most
-        `limit`.
+        """The best of all queries and classes, as many as there are queries, whose score reaches
+        `confidence`; best first.
 
         Args:
             outputs: Raw tensors of the session.
             confidence: Threshold in 0..1.
-            limit: The largest number of boxes.
 
         Returns:
             Boxes (K, 4) x1, y1, x2, y2 in model pixels; scores (K,) in 0..1; classes (K,).
@@ -82,8 +82,9 @@ class QueryDecoder:
             query, class_id, score = self._few(outputs, confidence)
         else:
             query, class_id, score = self._over(outputs, confidence)
-        best = np.argsort(-score, kind="stable")[:limit]
-        boxes = self._boxes(self._rows(outputs, "box")[query[best]])
+        rows = self._rows(outputs, "box")
+        best = np.argsort(-score, kind="stable")[: len(rows)]
+        boxes = self._boxes(rows[query[best]])
         return boxes, score[best], class_id[best].astype(np.int32)
 
     def dense(self, outputs: Sequence[Array]) -> tuple[F32, F32, F32]:
@@ -97,18 +98,18 @@ class QueryDecoder:
         scores = self._activated(self._values(self._rows(outputs, "score"), "score"))
         return boxes, scores, np.empty((len(boxes), 0), np.float32)
 
-    def _rows(self, outputs: Sequence[Array], role: str) -> Array:
+    def _rows(self, outputs: Sequence[Array], role: Part) -> Array:
         """(N, columns) as stored."""
         if role in self._at:
-            array = outputs[self._at[role]]  # type: ignore[index]
+            array = outputs[self._at[role]]
             return array.reshape(-1, array.shape[-1])
         rows = self._rows(outputs, "decoded")
         return rows[:, :4] if role == "box" else rows[:, 4:]
 
-    def _plane(self, role: str) -> Plane:
-        return self._planes.get(role) or self._planes["decoded"]  # type: ignore[call-overload,no-any-return]
+    def _plane(self, role: Part) -> Plane:
+        return self._planes.get(role) or self._planes["decoded"]
 
-    def _values(self, stored: Array, role: str) -> F32:
+    def _values(self, stored: Array, role: Part) -> F32:
         return self._plane(role).values(stored)
 
     def _over(
@@ -179,13 +180,11 @@ class QueryDetector(ImageTask[Detections]):
 
     def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> Detections:
         """Convert raw output tensors to boxes in source-image pixels, best first."""
-        options = self.options
-        limit = options.limit if self._classes is None else _MOST
-        boxes, score, class_id = self.decoder.candidates(outputs, options.confidence, limit)
+        boxes, score, class_id = self.decoder.candidates(outputs, self.options.confidence)
+        found = Detections(letterbox.boxes_to_source(boxes), score, class_id, self.contract.labels)
         if self._classes is not None:
-            kept = np.flatnonzero(np.isin(class_id, self._classes))[: options.limit]
-            boxes, score, class_id = boxes[kept], score[kept], class_id[kept]
-        return Detections(letterbox.boxes_to_source(boxes), score, class_id, self.contract.labels)
+            found = found[np.isin(class_id, self._classes)]
+        return found[: self.options.limit]
 
 
 def _misfit(seen: str) -> RkzooError:

@@ -118,7 +118,9 @@ def rewrite(
             at = id(attempt.rows[name])
             worst[at] = max(worst[at], apart)
         # A tensor that differs has it from the row that wrote it last, or from one before it.
-        bad = [row for row, _, _ in attempt.applied if not worst[id(row)] <= TOLERANCE]
+        bad = [
+            row for row, _, _ in attempt.applied if not worst[id(row)] <= max(TOLERANCE, row.slack)
+        ]
         if not bad:
             applied = tuple(
                 AppliedRewrite(row.name, operator, count, row.form, row.why, worst[id(row)])

@@ -29,6 +29,8 @@ class Rewrite:
         why: What the toolkit does with them otherwise, as a sentence's second half.
         apply: Does it. A tensor that keeps its name must keep its numbers.
         chips: Chips that it helps; empty for all.
+        slack: How far its outputs may differ, as a share of their range, where the graph itself
+            loses more digits than the new nodes; 0 for what holds for all.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Rewrite:
     why: str
     apply: Apply
     chips: tuple[str, ...] = ()
+    slack: float = 0.0
 
     def helps(self, socs: Sequence[str] | None) -> bool:
         """Whether it helps on each of these chips; None for any chip."""

@@ -7,11 +7,14 @@ Runtime answers (tests/workflow/compile/test_rewritten_real.py).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rkzoo.graph.lowering.rewrites import (
     activations,
     attention,
     dimensions,
     indexing,
+    log_odds,
     normalization,
     outputs,
     pooling,
@@ -73,6 +76,11 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("GatherND", indexing.gather_by_places, "Gather", _PROCESSOR),
     _of("GatherElements", indexing.gather_rows, "Gather of whole rows", _PROCESSOR),
     _of("ScatterND", indexing.scatter_as_concat, "Slice and Concat", _PROCESSOR),
+    # 1 - sigmoid(z) has three digits where the bounds are.
+    replace(
+        _of("Log", log_odds.log_odds, "what its sigmoid was made of, within bounds", _PROCESSOR),
+        slack=1e-3,
+    ),
     _of("Log", activations.log_sigmoid, "-softplus(-x)", _PROCESSOR),
     _of("Resize", resizing.linear, "two matrix products", _PROCESSOR, _TURNS),
     _of("GridSample", indexing.fixed_grid, "a matrix product", _PROCESSOR),
