@@ -45,7 +45,7 @@ class QueryDecoder:
         named = all(output.name in by_name for output in head.outputs)
         if len(specs) < len(head.outputs):
             raise _misfit(f"{len(specs)} outputs where {len(head.outputs)} are promised")
-        self._at = {
+        self._at: dict[str, int] = {
             output.role: by_name[output.name] if named else place
             for place, output in enumerate(head.outputs)
         }
@@ -100,13 +100,13 @@ class QueryDecoder:
     def _rows(self, outputs: Sequence[Array], role: str) -> Array:
         """(N, columns) as stored."""
         if role in self._at:
-            array = outputs[self._at[role]]  # type: ignore[index]
+            array = outputs[self._at[role]]
             return array.reshape(-1, array.shape[-1])
         rows = self._rows(outputs, "decoded")
         return rows[:, :4] if role == "box" else rows[:, 4:]
 
     def _plane(self, role: str) -> Plane:
-        return self._planes.get(role) or self._planes["decoded"]  # type: ignore[call-overload,no-any-return]
+        return self._planes.get(role) or self._planes["decoded"]
 
     def _values(self, stored: Array, role: str) -> F32:
         return self._plane(role).values(stored)

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import BoxHead, Contract, TensorsHead
+from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
@@ -336,5 +336,6 @@ def _reader(contract: Contract, graph: onnx.ModelProto) -> Decode:
     with OnnxSession(graph.SerializeToString(), contract.input) as session:
         by_name = {spec.name: spec for spec in session.outputs}
     specs = [by_name[output.name] for output in head.outputs]
-    decoder = DetectDecoder if isinstance(head, DetectHead) else QueryDecoder
-    return decoder(head, contract.input.size, specs).dense
+    if isinstance(head, QueryDetectHead):
+        return QueryDecoder(head, contract.input.size, specs).dense
+    return DetectDecoder(head, contract.input.size, specs).dense
