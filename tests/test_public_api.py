@@ -38,6 +38,7 @@ from rkzoo.tasks.speech.windows import without_quiet
 from rkzoo.tasks.translate.result import Sentence
 from rkzoo.tasks.voice.result import SynthesizedSentence
 from rkzoo.toolkit.logscan import Finding
+from rkzoo.workflow.advice.advise import LayerShare, Proposal
 from rkzoo.workflow.comparison.diagnosis import Cause
 from rkzoo.workflow.comparison.inspect import OnnxContent
 from rkzoo.workflow.comparison.matching import MatchedPair, Matches
@@ -100,6 +101,9 @@ FOUND: dict[str, Callable[[], Any]] = {
     ),
     "Detections": detections,
     "Faces": lambda: rkzoo.Faces(detections(), np.ones((3, 5, 2), F32)),
+    "RecognizedFaces": lambda: rkzoo.RecognizedFaces(
+        detections(), np.ones((3, 5, 2), F32), np.eye(3, dtype=F32), SCORES
+    ),
     "AudioClassification": lambda: rkzoo.AudioClassification(
         np.eye(3, 2, dtype=F32), np.arange(6, dtype=np.float64).reshape(3, 2), LABELS
     ),
@@ -140,6 +144,7 @@ ARRAYS: dict[str, Arrays] = {
     "DepthMap": {},
     "Detections": _BOXES,
     "Faces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
+    "RecognizedFaces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
     "AudioClassification": {
         "scores": ((3, 2), "float32"),
         "class_ids": ((3,), "int32"),
@@ -158,7 +163,11 @@ ARRAYS: dict[str, Arrays] = {
 }
 LABELLED = {
     **dict.fromkeys(
-        ("Detections", "Faces", "Masks", "OrientedBoxes", "Poses", "Tracked", "Classes"), NAMES
+        (
+            *("Detections", "Faces", "RecognizedFaces", "Masks", "OrientedBoxes", "Poses"),
+            *("Tracked", "Classes"),
+        ),
+        NAMES,
     ),
     "VoiceActivity": ["speech"] * 3,
     "SimilarityScores": ["a", "b", "c"],
@@ -274,6 +283,13 @@ def estimate() -> rkzoo.Estimate:
     return rkzoo.Estimate("rk3588", "int8", "rk3588", (), table=table, latency=told, traffic=N64)
 
 
+def advice() -> rkzoo.Advice:
+    layer = LayerShare("Conv:c", "Conv", "NPU", "INT8", (1, 8), N64, N64, "waits for memory")
+    proposal = Proposal(1, "relu", "w", "needs training", estimate(), N64, N32, "n", ("rkzoo",))
+    rows, told = ((layer,), (proposal,)), (("h",), ("l",))
+    return rkzoo.Advice("m", "rk3588", estimate(), *rows, *told, METRIC, N64, "d", (Path("a"),))
+
+
 def tuned() -> rkzoo.TuningResult:
     trial = TuningTrial("start", "c", Setting(USUAL), N64, N64, None, N64, kept=True)
     recipe = TunedRecipe(model="m", sha256="0", toolkit="2", quantise=USUAL, measured={"int8": N64})
@@ -283,6 +299,7 @@ def tuned() -> rkzoo.TuningResult:
 
 
 WORK: dict[str, Callable[[], Any]] = {
+    "Advice": advice,
     "AnswerReport": answer_report,
     "BenchReport": bench_report,
     "Comparison": comparison,
@@ -336,7 +353,7 @@ def test_the_page_is_whole() -> None:
     assert rkzoo.__version__ == version("rkzoo")
     assert set(FUNCTIONS) == {
         *("load", "convert", "evaluate", "compare", "tune", "estimate", "bench", "inspect"),
-        "stream",
+        *("stream", "advise"),
     }
     with pytest.raises(AttributeError, match="nonsense"):
         rkzoo.nonsense  # noqa: B018
@@ -615,6 +632,7 @@ CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "compare": ("comparison.compare", ("m",), {"soc": "rk3588", "layers": False}),
     "tune": ("tuning.tune", ("m", "d", "rk3588"), {"max_drop": 2.0}),
     "estimate": ("performance.estimate", ("m", "rk3588"), {"dtype": "fp16"}),
+    "advise": ("advice.advise", ("m", "rk3588"), {"limit": 3}),
     "bench": ("performance.bench.bench_any", ("m", "x.jpg"), {"count": 2}),
     "inspect": ("comparison.inspect", ("m",), {"anchors": "1,2"}),
     "stream": ("apps.stream", ("m", "film.mp4"), {"track": True, "save": "out.mp4"}),

@@ -44,8 +44,8 @@ def _sam2_encoder(path: Path) -> None:
         str(path),
         input_names=["image"],
         output_names=["high_res_feats_0", "high_res_feats_1", "image_embed"],
-        opset_version=17,
-        dynamo=False,
+        opset_version=18,
+        dynamo=True,  # the older exporter leaves an If in it
     )
 
 
@@ -61,9 +61,15 @@ def _sam2_decoder(path: Path) -> None:
             self, image_embed, high_0, high_1, coords, labels, mask, has_mask
         ):
             prompts = self.model.prompt_encoder
-            # One prompt of one picture; the labels come as floats. The network's own point
-            # that is none follows.
-            points, _ = prompts(coords[:, None], labels[:, None].to(torch.int32), None, None)
+            # One prompt of one picture, and SAM's own point that is none. The labels are floats and
+            # stay that, as in samexporter's file: the toolkit builds no whole numbers here.
+            coords = torch.cat([coords, torch.zeros(1, 1, 2)], dim=1)[:, None] + 0.5
+            labels = torch.cat([labels, -torch.ones(1, 1)], dim=1)[:, None, :, None]
+            side = prompts.input_image_size
+            points = prompts.shared_embedding(coords, (side, side)) * (labels != -1)
+            points = points + prompts.not_a_point_embed.weight * (labels == -1)
+            for kind, weight in enumerate(prompts.point_embed.weight):
+                points = points + weight * (labels == kind)
             empty = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
             dense = has_mask * prompts.mask_embed(mask) + (1 - has_mask) * empty
             masks, scores, _, _ = self.model.mask_decoder(

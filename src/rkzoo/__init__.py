@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rkzoo.api import (
+        advise,
         bench,
         compare,
         estimate,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
     from rkzoo.tasks.embed.result import SimilarityScores
-    from rkzoo.tasks.face.result import Faces
+    from rkzoo.tasks.face.result import Faces, RecognizedFaces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
     from rkzoo.tasks.segment.result import Masks
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.translate.result import Translation
     from rkzoo.tasks.vector.result import Vector
     from rkzoo.tasks.voice.result import SynthesizedSpeech
+    from rkzoo.workflow.advice.advise import Advice
     from rkzoo.workflow.apps.stream import StreamSummary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Advice",
     "AnswerReport",
     "AudioClassification",
     "BenchReport",
@@ -79,6 +82,7 @@ __all__ = [
     "ModelOptions",
     "OrientedBoxes",
     "Poses",
+    "RecognizedFaces",
     "Request",
     "Result",
     "RkzooError",
@@ -95,6 +99,7 @@ __all__ = [
     "Vector",
     "VoiceActivity",
     "__version__",
+    "advise",
     "bench",
     "compare",
     "convert",
@@ -107,13 +112,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": (*("bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
+    "api": (*("advise", "bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
     "errors": ("RkzooError",),
     "streaming.tracking": ("Tracked",),
     "tasks.classify.result": ("Classes",),
     "tasks.detect.result": ("Detections",),
     "tasks.embed.result": ("SimilarityScores",),
-    "tasks.face.result": ("Faces",),
+    "tasks.face.result": ("Faces", "RecognizedFaces"),
     "tasks.obb.result": ("OrientedBoxes",),
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
@@ -128,6 +133,7 @@ _MODULES = {
     "tasks.translate.result": ("Translation",),
     "tasks.vector.result": ("Vector",),
     "tasks.voice.result": ("SynthesizedSpeech",),
+    "workflow.advice.advise": ("Advice",),
     "workflow.apps.stream": ("StreamSummary",),
     "workflow.comparison.inspect": ("Inspection",),
     "workflow.comparison.result": ("Comparison",),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkzoo.audio.fbank import HOP, RATE, Stream, fbank
+from rkzoo.audio.fbank import HOP, RATE, Stream, fbank, stacked_fbank
 
 CHANCE = np.random.default_rng(2)
 SOUND = (
@@ -78,3 +80,35 @@ def test_pieces_of_a_sound_give_the_frames_of_the_whole(sizes: list[int]) -> Non
     # All frames that end before the sound does.
     assert len(found) == (max(0, (at - 280) // HOP + 1) if at >= 280 else 0)
     np.testing.assert_allclose(found, whole[: len(found)], atol=1e-4)
+
+
+def test_stacked_features_equal_funasrs() -> None:
+    """`features` and `short` were made by FunASR 1.4.16's WavFrontend (hamming, lfr_m 7, lfr_n 6,
+    dither 0) of `sound` and of its first 400 samples."""
+    made = np.load(Path(__file__).parent / "funasr_features.npz")
+    sound = made["sound"].astype(np.float32) / 32768
+    np.testing.assert_allclose(stacked_fbank(sound), made["features"], atol=2e-3)
+    np.testing.assert_allclose(stacked_fbank(sound[:400]), made["short"], atol=2e-3)
+
+
+@pytest.mark.parametrize("length", [0, 1, 399, 401, 3000, 12345])
+def test_rows_stack_seven_frames_every_sixth(length: int) -> None:
+    """Against Kaldi's frames, stacked by a loop."""
+    kaldi = pytest.importorskip("kaldi_native_fbank", reason="kaldi-native-fbank is not installed")
+    found = stacked_fbank(SOUND[:length])
+    if length < 400:
+        assert found.shape == (min(length, 1), 560)
+        return
+    options = kaldi.FbankOptions()
+    options.frame_opts.dither = 0
+    options.frame_opts.window_type = "hamming"
+    options.mel_opts.num_bins = 80
+    online = kaldi.OnlineFbank(options)
+    online.accept_waveform(RATE, (SOUND[:length] * 32768).tolist())
+    online.input_finished()
+    frames = [online.get_frame(i) for i in range(online.num_frames_ready)]
+    rows = []
+    for first in range(0, len(frames), 6):
+        at = [min(max(first - 3 + i, 0), len(frames) - 1) for i in range(7)]
+        rows.append(np.concatenate([frames[i] for i in at]))
+    np.testing.assert_allclose(found, np.stack(rows), atol=2e-3)

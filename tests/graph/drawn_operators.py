@@ -40,7 +40,10 @@ def layer_norm(draw: Draw) -> onnx.ModelProto:
     axis = draw(st.integers(1, 2))
     kept = [weights("s", *shape[axis:]), weights("b", *shape[axis:])]
     names = draw(st.sampled_from([("x", "s"), ("x", "s", "b")]))
-    return graph([of("LayerNormalization", *names, axis=axis)], shape, kept[: len(names) - 1])
+    given = draw(st.sampled_from([{"axis": axis}, {"epsilon": 1e-3}, {}]))
+    if "axis" not in given:
+        kept = [weights("s", shape[2]), weights("b", shape[2])]
+    return graph([of("LayerNormalization", *names, **given)], shape, kept[: len(names) - 1])
 
 
 def minimum(draw: Draw) -> onnx.ModelProto:
@@ -214,7 +217,7 @@ def linear(draw: Draw) -> onnx.ModelProto:
 
 
 def fewer_dimensions(draw: Draw) -> onnx.ModelProto:
-    shape = [draw(st.integers(1, 3)) for _ in range(draw(st.integers(5, 7)))]
+    shape = [draw(st.integers(1, 3)) for _ in range(draw(st.integers(6, 7)))]
     split = draw(st.integers(0, len(shape)))
     other = [1 if index < split else size for index, size in enumerate(shape)]
     other = other[draw(st.integers(0, split)) :]
@@ -225,8 +228,14 @@ def fewer_dimensions(draw: Draw) -> onnx.ModelProto:
 
 
 def windows(draw: Draw) -> onnx.ModelProto:
-    shape = [draw(_few) for _ in range(6)]
-    return graph([of("Transpose", perm=[0, 1, 3, 2, 4, 5])], shape)
+    batch, tall, high, wide, broad, channels = (draw(_few) for _ in range(6))
+    shape = (batch, channels, tall * high, wide * broad)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Reshape", ["t", "six"], ["w"]),
+        of("Transpose", "w", perm=[0, 1, 3, 2, 4, 5]),
+    ]
+    return graph(nodes, shape, [stored("six", (batch, tall, high, wide, broad, channels))])
 
 
 def fixed_grid(draw: Draw) -> onnx.ModelProto:
@@ -243,7 +252,7 @@ def fixed_grid(draw: Draw) -> onnx.ModelProto:
 
 
 DRAWN: dict[str, Callable[[Draw], onnx.ModelProto]] = {
-    "given-epsilon": layer_norm,
+    "given-defaults": layer_norm,
     "minimum": minimum,
     "mean": mean,
     "extreme": reduced,

@@ -124,10 +124,8 @@ def _print_summary(conversions: list[ConversionResult]) -> None:
     from rkzoo.workflow.inference.inputs import input_kind_of_model
 
     if proof := conversions[0].proof:
-        print(
-            f"The cut equals the whole model: boxes to {proof.box_px:.1e} px, scores to "
-            f"{proof.score:.1e}."
-        )
+        boxes = f"boxes to {proof.box_px:.1e} px, " if proof.cells else ""
+        print(f"The cut equals the whole model: {boxes}scores to {proof.score:.1e}.")
     rows = [
         (
             conversion.soc,

@@ -14,7 +14,7 @@ from rkzoo.cli.streams import one_line
 
 if TYPE_CHECKING:
     from rkzoo.checks import Check
-    from rkzoo.contract.inputs import TensorSpec
+    from rkzoo.contract.inputs import ImageInput, TensorSpec
     from rkzoo.contract.model import Contract
     from rkzoo.graph.onnx.summary import GraphSummary
     from rkzoo.graph.rknn.reader import RknnFile
@@ -127,23 +127,27 @@ def _producer(summary: GraphSummary) -> str:
 def _contract(contract: Contract) -> list[tuple[str, str]]:
     from rkzoo.tasks.registry import spec_of
 
-    image, head = contract.input, contract.head
-    height, width = image.size
-    pad = f" padded with {image.pad}" if image.fit in ("letterbox", "line") else ""
-    if image.fit == "crop":
-        pad = f" of the middle, the short side scaled to {image.short or max(image.size)}"
-    rows = [
-        (
-            "takes",
-            f"{image.color} picture, {height} high and {width} wide, {image.fit}{pad}, "
-            f"mean {_numbers(image.mean)}, std {_numbers(image.std)}",
-        )
-    ]
-    rows += spec_of(head).describe(head)
+    rows = (
+        [("takes", _picture(contract.picture))]
+        if contract.picture
+        else [("takes", _tensor(other.name, other.dtype, other.shape)) for other in contract.others]
+    )
+    rows += spec_of(contract.head).describe(contract.head)
     if contract.labels:
         more = ", ..." if len(contract.labels) > 6 else ""
         rows.append(("labels", ", ".join(contract.labels[:6]) + more))
     return rows
+
+
+def _picture(image: ImageInput) -> str:
+    height, width = image.size
+    pad = f" padded with {image.pad}" if image.fit in ("letterbox", "line") else ""
+    if image.fit == "crop":
+        pad = f" of the middle, the short side scaled to {image.short or max(image.size)}"
+    return (
+        f"{image.color} picture, {height} high and {width} wide, {image.fit}{pad}, "
+        f"mean {_numbers(image.mean)}, std {_numbers(image.std)}"
+    )
 
 
 # ---- RKNN ---------------------------------------------------------------------------

@@ -21,23 +21,69 @@ class WhisperHead(StrictStruct, frozen=True, tag="whisper", tag_field="kind"):
     """
 
 
-class CtcSpeechHead(StrictStruct, frozen=True, tag="ctc-speech", tag_field="kind"):
-    """CTC speech recognition (wav2vec 2.0): samples 1xN at 16 kHz -> scores 1xTxC.
+class MoonshineHead(StrictStruct, frozen=True, tag="moonshine", tag_field="kind"):
+    """Moonshine, autoregressive speech recognition from samples: a pipeline of `encoder`,
+    `embedding` and `decoder` (their inputs and outputs: graph/from_weights/moonshine.py), with the
+    file `decoder.vocabulary` (tokenizer.json).
 
-    The contract's labels are the characters; those in angle brackets are never output.
-    https://arxiv.org/abs/2006.11477
+    https://arxiv.org/abs/2410.15608
+
+    Attributes:
+        start, end: Ids of the token that an answer begins with, and of the one that ends it.
+        tokens_per_second: More are not said in a second, as upstream counts.
+    """
+
+    start: int = 1
+    end: int = 2
+    tokens_per_second: Annotated[float, msgspec.Meta(gt=0, le=100)] = 6.5
+
+
+class StackedFeatures(StrictStruct, frozen=True):
+    """FunASR's features: log mel of 25 ms every 10 ms, `stack` frames in a row every `stride`, then
+    (x + shift) * scale, each (stack * bins,) as in its am.mvn; both empty where they are not known.
+    """
+
+    bins: Size = 80
+    stack: Size = 7
+    stride: Size = 6
+    shift: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+
+class CtcSpeechHead(StrictStruct, frozen=True, tag="ctc-speech", tag_field="kind"):
+    """CTC speech recognition -> scores 1xTxC. wav2vec 2.0 takes samples 1xN at 16 kHz; SenseVoice
+    `speech` 1xTxF, the `mask` 1x(leading + T) of what is not padding, and as ids the `language` and
+    the `form` of the text (1,).
+
+    The contract's labels are the characters, or pieces of words (SentencePiece); those in angle
+    brackets are never output. https://arxiv.org/abs/2006.11477, https://arxiv.org/abs/2407.04051
 
     Attributes:
         blank: Class of the CTC blank.
         hop: Samples per time step.
-        divider: The character between words.
+        divider: The character between words; pieces of words begin with it.
         normalised: The samples are normalized to mean 0 and variance 1.
+        features: What is made of the samples; None where the network takes them as they are.
+        leading: First time steps, which tell the language, the emotion, the event and the form.
+        languages: Ids of the languages by code; "auto" where it is to be found out.
+        form: Id of the form of the text that is asked for: with punctuation and numerals.
     """
 
     blank: int = 0
     hop: Size = 320
     divider: str = "|"
     normalised: bool = True
+    features: StackedFeatures | None = None
+    leading: Annotated[int, msgspec.Meta(ge=0, le=16)] = 0
+    languages: dict[str, int] = msgspec.field(default_factory=dict)
+    form: int = 0
+
+    def with_statistics(self, shift: tuple[float, ...], scale: tuple[float, ...]) -> CtcSpeechHead:
+        """The same head with these statistics of its features, where it has some."""
+        if self.features is None:
+            return self
+        features = msgspec.structs.replace(self.features, shift=shift, scale=scale)
+        return msgspec.structs.replace(self, features=features)
 
 
 class TransducerHead(StrictStruct, frozen=True, tag="transducer", tag_field="kind"):
@@ -71,6 +117,8 @@ class VoiceHead(StrictStruct, frozen=True, tag="voice", tag_field="kind"):
     -> log durations (1,1,P), symbol mask (1,1,P), means and log deviations (1,C,P). Then `flow`,
     (1,C,T) and frame mask (1,1,T) -> (1,C,T), and `vocoder`, (1,C,T) -> samples; or one `decoder`:
     alignment (1,1,T,P), frame mask, means and log variances (1,P,C) from the encoder -> samples.
+    Or all of StyleTTS 2 in one `network` (Kokoro, https://arxiv.org/abs/2306.07691): ids (1,P),
+    style (1,256), speed (1,) -> samples (N,) and frames of each symbol (P,).
 
     Attributes:
         rate: Sample rate in Hz.
@@ -78,6 +126,7 @@ class VoiceHead(StrictStruct, frozen=True, tag="voice", tag_field="kind"):
         noise: Scale of the noise around the means, as published with the voice.
         duration_noise: The same for the durations.
         language: Language code.
+        voice: Name of the style, where the file `network.voices` holds several.
     """
 
     rate: Rate
@@ -85,6 +134,7 @@ class VoiceHead(StrictStruct, frozen=True, tag="voice", tag_field="kind"):
     noise: float = 0.667
     duration_noise: float = 0.8
     language: str = "en"
+    voice: str = ""
 
 
 class VoiceActivityHead(StrictStruct, frozen=True, tag="activity", tag_field="kind"):

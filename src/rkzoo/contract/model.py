@@ -6,8 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.audio import (
     CtcSpeechHead,
+    MoonshineHead,
     SoundHead,
     TransducerHead,
     VoiceActivityHead,
@@ -54,6 +56,7 @@ PictureHead = (
     | SemanticHead
     | DepthHead
     | RestoreHead
+    | AnomalyHead
     | VectorHead
     | TopDownPoseHead
 )
@@ -63,6 +66,7 @@ Head = (
     | PromptableSegmentHead
     | FaceRecognitionHead
     | WhisperHead
+    | MoonshineHead
     | CtcSpeechHead
     | TransducerHead
     | VoiceHead
@@ -84,6 +88,7 @@ TaskName = Literal[
     "semantic",
     "depth",
     "restore",
+    "anomaly",
     "vector",
     "face",
     "face-recognition",

@@ -237,7 +237,7 @@ class ModelSlot:
         options = replace(
             request.task_options, prompts=whole.prompts, against=whole.against, known=whole.known
         )
-        task = task_of(self._plan, self._parts, options)
+        task = task_of(self._plan, self._parts, options, _Noted())
         return _OpenTask(task, checked(task), painter_of(task))
 
 

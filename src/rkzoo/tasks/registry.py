@@ -9,6 +9,7 @@ from collections.abc import Set
 from functools import cache
 from importlib import import_module
 
+from rkzoo.contract.audio import CtcSpeechHead
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Head
@@ -29,6 +30,7 @@ SPECS: dict[str, str] = {
     "semantic": "semantic.spec:SEMANTIC",
     "depth": "depth.spec:DEPTH",
     "restore": "restore.spec:RESTORE",
+    "anomaly": "anomaly.spec:ANOMALY",
     "vector": "vector.spec:VECTOR",
     "cut-out": "prompt.spec:CUT_OUT",
     "face": "face.spec:FACE",
@@ -44,7 +46,9 @@ SPECS: dict[str, str] = {
     "clip": "embed.spec:CLIP",
     "sentence": "embed.spec:SENTENCE",
     "whisper": "speech.spec:WHISPER",
+    "moonshine": "speech.spec:MOONSHINE",
     "ctc-speech": "speech.spec:CTC",
+    "ctc-languages": "speech.spec:CTC_LANGUAGES",
     "transducer": "speech.spec:TRANSDUCER",
     "activity": "sound.spec:ACTIVITY",
     "sound": "sound.spec:CLASSES",
@@ -73,6 +77,8 @@ def _kind(head: Head) -> str:
         return next((kind for kind, there in extras if there), "detect")
     if isinstance(head, FaceHead) and head.points == 4:
         return "plate-det"
+    if isinstance(head, CtcSpeechHead) and head.languages:
+        return "ctc-languages"
     return str(type(head).__struct_config__.tag)
 
 

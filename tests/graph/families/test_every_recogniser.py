@@ -9,6 +9,7 @@ import onnx
 import pytest
 import test_anchor_heads
 import test_undecoded_heads
+import tiny_maps
 import tiny_queries
 import tiny_undecoded
 import tiny_whole
@@ -58,6 +59,10 @@ GRAPHS: list[tuple[str, Make, str]] = [
         (f"classifier {end}", partial(tiny_whole.classifier, end), "classifier")
         for end in ("gemm", "softmax", "matmul", "conv", "squeezenet")
     ),
+    *((f"depth {end}", partial(tiny_maps.depth, end), "midas") for end in ("relative", "metric")),
+    ("super-resolution", tiny_maps.super_resolution, "restore"),
+    ("denoiser", tiny_maps.denoiser, "restore"),
+    ("anomaly", tiny_maps.anomaly, "anomaly"),
     ("lprnet", tiny_whole.lprnet, "lprnet"),
     ("retinaface", tiny_whole.retinaface, "retinaface"),
     *(
@@ -71,7 +76,8 @@ GRAPHS: list[tuple[str, Make, str]] = [
     ),
 ]
 FAMILIES = {
-    *("classifier", "lprnet", "retinaface", *tiny_queries.FAMILIES.values()),
+    *("anomaly", "classifier", "lprnet", "midas", "restore", "retinaface"),
+    *tiny_queries.FAMILIES.values(),
     *("nanodet", "nanodet-plus", "picodet", "rtmdet", "yolov5-face", "yolov8-face", "yunet"),
     *("yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo26", "yolox", "ppyoloe"),
     *(f"{base}-{task}" for base in ("yolov8", "yolo26") for task in ("seg", "pose", "obb")),

@@ -75,6 +75,8 @@ class Recognition:
         assumed: Facts of the training that the graph does not hold, one sentence each, for the user
             to confirm.
         seen: Preprocessing inside the graph, one sentence each.
+        difference: Where the graph was arranged anew: runs it beside the one in the file, and
+            returns the largest difference of their scores, in 0..1.
     """
 
     family: str
@@ -87,6 +89,7 @@ class Recognition:
     coarsest_first: bool = False
     assumed: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    difference: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families import (
+    anomaly,
     classifier,
     depth,
     lprnet,
@@ -22,6 +23,7 @@ from rkzoo.graph.families import (
     restore,
     retinaface,
     semantic,
+    speech,
     top_down_pose,
     vector,
     yolo_world,
@@ -75,6 +77,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a depth estimator", depth.depth),
     ("a segmentation into classes", semantic.semantic),
     ("a super-resolution or restoration", restore.restore),
+    ("an anomaly detector", anomaly.anomaly),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
     ("a DETR", queries.queries),
@@ -187,6 +190,9 @@ def recognise_arranged(
     try:
         return model, recognise(model, size, labels)
     except UnknownHead:
+        spoken = speech.sensevoice(model)
+        if spoken is not None:
+            return spoken
         joined = joined_outputs(model)
         if joined is None:
             raise

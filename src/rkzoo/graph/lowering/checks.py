@@ -238,6 +238,12 @@ def _inputs(
             f"Dimensions of its inputs are dynamic ({', '.join(summary.dynamic)}); they will be "
             "fixed to the shapes above. Choose others with --shape NAME=N,N,... or --size HxW.",
         )
+    elif recognition is not None and recognition.contract.picture is None:
+        yield Check(
+            "warn",
+            f"Dimensions of its inputs are dynamic ({', '.join(summary.dynamic)}); they will be "
+            "fixed to the shapes above. Choose others with --shape NAME=N,N,...",
+        )
     elif recognition is not None:
         height, width = recognition.contract.input.size
         yield Check(

@@ -16,7 +16,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.session import Session
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.detect.task import DetectOptions
-from rkzoo.tasks.face.align import aligned
+from rkzoo.tasks.face.align import align
 from rkzoo.tasks.face.known import KnownFaces, known_faces
 from rkzoo.tasks.face.result import Faces, RecognizedFaces
 from rkzoo.tasks.face.task import FaceDetector
@@ -74,9 +74,10 @@ class FaceRecognizer:
 def embedded(recognizer: Measurer, image: Image, faces: Faces) -> NDArray[np.float32]:
     """Embeddings (N, D) of length 1 of the faces of a BGR picture, aligned one at a time."""
     rows = np.empty((len(faces), recognizer.head.size), np.float32)
-    side = recognizer.contract.input.size[0]
+    face = np.empty((*recognizer.contract.input.size, 3), np.uint8)
     for row, points in zip(rows, faces.points, strict=True):
-        row[:] = unit(recognizer(aligned(image, points[None], side)[0]).values)
+        align(image, points, face)
+        row[:] = unit(recognizer(face).values)
     return rows
 
 

@@ -109,6 +109,10 @@ class RecognizedFaces(Faces):
         cosine = None if self.cosine is None else self.cosine[rows]
         return RecognizedFaces(self.boxes[rows], self.points[rows], self.embeddings[rows], cosine)
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The embedding of the best face, (D,) or none, for evaluation (accuracy/answers.py)."""
+        return {"embedding": self.embeddings[:1].reshape(-1)}
+
     def to_json(self) -> list[dict[str, Any]]:
         """The records of the faces, each with `cosine`, or with `embedding` where none is known."""
         records = Faces.to_json(self)

@@ -117,7 +117,7 @@ class Restorer:
             )
         np.clip(np.rint(values, out=values), 0, 255, out=values)
         pixels = values.astype(np.uint8).transpose(1, 2, 0)
-        return pixels[..., ::-1] if self._spec.color == "RGB" else pixels
+        return np.asarray(pixels[..., ::-1] if self._spec.color == "RGB" else pixels)
 
     def _in_colour(self, made: U8, image: U8) -> U8:
         """A picture of one channel with the colours of its source, scaled up bicubic."""

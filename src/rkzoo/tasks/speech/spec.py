@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 # As the multilingual vocabularies name them, most heard in training first.
@@ -13,6 +16,15 @@ _CODES = (
 )
 WHISPER_LANGUAGES = tuple(_CODES.split())
 """Languages that Whisper hears."""
+_NONE = ("auto", "nospeech")  # what SenseVoice's table of languages holds beside languages
+
+
+def without_numbers(labels: Sequence[str]) -> tuple[str, ...]:
+    """Pieces of text of lines that hold a piece and its number, as in sherpa-onnx's tokens.txt;
+    other labels as they are."""
+    split = [label.rpartition(" ") for label in labels]
+    numbered = all(number == str(place) for place, (_, _, number) in enumerate(split))
+    return tuple(piece for piece, _, _ in split) if numbered else tuple(labels)
 
 
 def _open_whisper(parts: TaskParts, options: TaskOptions) -> Task:
@@ -24,13 +36,19 @@ def _open_whisper(parts: TaskParts, options: TaskOptions) -> Task:
 def _open_ctc(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.speech.ctc import CtcRecognizer
 
-    return CtcRecognizer(*parts.parts["model"])
+    return CtcRecognizer(*parts.parts["model"], language=options.language)
 
 
 def _open_transducer(parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.speech.open import open_transducer
 
     return open_transducer(parts)
+
+
+def _open_moonshine(parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.speech.open import open_moonshine
+
+    return open_moonshine(parts)
 
 
 WHISPER = TaskSpec(
@@ -42,6 +60,15 @@ WHISPER = TaskSpec(
     languages=lambda head: WHISPER_LANGUAGES,
 )
 CTC = TaskSpec(name="speech", open=_open_ctc, input_kind="sound", output_kind="transcript")
+CTC_LANGUAGES = replace(
+    CTC,
+    options=frozenset({"language"}),
+    languages=lambda head: tuple(code for code in head.languages if code not in _NONE),
+    name_classes=lambda head, labels: without_numbers(labels),
+)
+MOONSHINE = TaskSpec(
+    name="speech", open=_open_moonshine, input_kind="sound", output_kind="transcript"
+)
 TRANSDUCER = TaskSpec(
     name="speech", open=_open_transducer, input_kind="sound", output_kind="transcript"
 )

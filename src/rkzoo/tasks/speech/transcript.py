@@ -51,10 +51,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript(Collection):
-    """Segments in order of time. `language` is a code (en); empty where unknown."""
+    """Segments in order of time. `language` is a code (en), `emotion` and `event` are what is heard
+    in the first window (SenseVoice: HAPPY, Speech, BGM); empty where unknown."""
 
     segments: tuple[Segment, ...]
     language: str = ""
+    emotion: str = ""
+    event: str = ""
     suffix: ClassVar[str] = ".txt"
 
     @property
@@ -79,7 +82,8 @@ class Transcript(Collection):
         return replace(self, segments=pick(self.segments, rows))
 
     def lines(self) -> list[str]:
-        return [
+        told = ", ".join(f"{name} {value}" for name, value in self.heard.items())
+        return ([f"language {self.language}, {told}"] if told else []) + [
             f"{_clock(s.start, '.')[3:]} - {_clock(s.end, '.')[3:]}  {s.text.strip()}"
             if s.end < 3600
             else f"{_clock(s.start, '.')} - {_clock(s.end, '.')}  {s.text.strip()}"
@@ -93,9 +97,16 @@ class Transcript(Collection):
                 "end": round(float(segment.end), 2),
                 "text": segment.text.strip(),
                 "language": self.language or None,
+                **self.heard,
             }
             for segment in self.segments
         ]
+
+    @property
+    def heard(self) -> dict[str, str]:
+        """Emotion and event by name, where they are known."""
+        heard = {"emotion": self.emotion, "event": self.event}
+        return {name: value for name, value in heard.items() if value}
 
     def draw(self, image: Any) -> Any:
         raise RkzooError(
@@ -132,6 +143,7 @@ def as_json(transcript: Transcript) -> str:
     document = {
         "language": transcript.language or None,
         "text": transcript.text,
+        **transcript.heard,
         "segments": [
             {
                 "start": round(s.start, 3),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rkzoo.audio.mel import HOP, RATE, log_mel
 from rkzoo.audio.sound import Sound
 from rkzoo.session import Array, Session, run_named
+from rkzoo.tasks.speech.cached_decoder import CachedDecoder
 from rkzoo.tasks.speech.tokens import WhisperTokens
 from rkzoo.tasks.speech.transcript import Decoding, Segment, Transcript
 from rkzoo.tasks.speech.whisper_decoding import (
@@ -20,9 +21,7 @@ from rkzoo.tasks.speech.whisper_decoding import (
     thin,
     window_segments,
 )
-from rkzoo.tasks.speech.windows import loud_seconds, pause_in, without_quiet
-
-_HIDDEN = -1e4  # attention mask value: practically minus infinity, and representable in float16
+from rkzoo.tasks.speech.windows import loud_seconds, window_at, without_quiet
 
 # Upstream's thresholds for the temperature fallback and for no speech.
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -30,7 +29,6 @@ _IMPROBABLE = -1.0
 _REPETITIVE = 2.4
 _SILENT = 0.6
 
-_SEARCHED = 10.0  # seconds at a window's end that are searched for a pause
 _SHORTEST = 5.0  # seconds: shorter windows are not halved again
 _THINNEST = 10.0  # seconds: shorter windows are not halved because of too little text
 _NOTHING = 0.1  # seconds: too short to contain speech
@@ -77,38 +75,6 @@ class WindowResult:
         return Decoding(seek, self.temperature, self.mean_log, ratio, self.silence)
 
 
-class WhisperDecoder:
-    """Autoregressive decoder with a key/value cache, which starts empty."""
-
-    def __init__(self, embedding: Session, decoder: Session, heard: Mapping[str, Array]) -> None:
-        self._embedding, self._decoder = embedding, decoder
-        shapes = {spec.name: spec.shape for spec in decoder.inputs}
-        self._inputs: dict[str, Array] = {
-            name: np.zeros(shape, np.float32)
-            for name, shape in shapes.items()
-            if name.startswith("past_")
-        }
-        self._inputs |= heard
-        self._inputs["mask"] = np.full(shapes["mask"], _HIDDEN, np.float32)
-        self._inputs["mask"][..., -1] = 0.0
-        self.room = shapes["mask"][-1] - 1
-        self._length = 0
-
-    def step(self, token: int) -> NDArray[np.float32]:
-        """Feed `token` and return the logits (V,) of the next one."""
-        at = self._length
-        requested = {"token": np.array([token]), "position": np.array([at])}
-        self._inputs["x"] = run_named(self._embedding, requested)["x"]
-        outputs = run_named(self._decoder, self._inputs)
-        if at < self.room:
-            for name, array in outputs.items():
-                if name.startswith("new_"):
-                    self._inputs[name.replace("new_", "past_")][..., at, :] = array[..., 0, :]
-            self._inputs["mask"][..., at] = 0.0
-        self._length += 1
-        return np.asarray(outputs["logits"], np.float32).reshape(-1)
-
-
 @dataclass(frozen=True)
 class Whisper:
     """Whisper speech recognizer. `language` is a language token, None for detection; `translate`
@@ -129,9 +95,7 @@ class Whisper:
         segments: list[Segment] = []
         language, at, size = self.language, 0, whole
         while len(samples) - at > _NOTHING * RATE:
-            window = samples[at : at + size]
-            if at + len(window) < len(samples):
-                window = window[: pause_in(window, RATE, len(window) - _searched(len(window)))]
+            window = window_at(samples, at, size, RATE)
             loud = loud_seconds(window, RATE)
             if not loud[-1]:  # the model hallucinates on silence
                 at, size = at + len(window), whole
@@ -185,7 +149,7 @@ class Whisper:
         self, heard: Mapping[str, Array], language: int | None, temperature: float
     ) -> WindowResult:
         tokens, choose = self.tokens, _chooser(temperature)
-        decoder = WhisperDecoder(self.embedding, self.decoder, heard)
+        decoder = CachedDecoder(self.embedding, self.decoder, heard)
         first = log_softmax(decoder.step(tokens.start))
         if language is None:
             known = list(tokens.languages.values())
@@ -236,7 +200,3 @@ def _chooser(temperature: float) -> _Choose:
         return int(chance.choice(len(shares), p=shares / shares.sum()))
 
     return choose
-
-
-def _searched(length: int) -> int:
-    return min(round(_SEARCHED * RATE), length // 2)

@@ -9,6 +9,7 @@ Floats = NDArray[np.float32]
 _FRAME = 0.02  # seconds
 _SPARED = 0.1  # seconds
 _PAUSE = 10  # frames per energy window
+_SEARCHED = 10.0  # seconds at a window's end that are searched for a pause
 _FAINT = 0.1  # amplitude relative to the loud parts: vowels are above, pauses below
 
 
@@ -56,3 +57,13 @@ def pause_in(samples: Floats, rate: int, least: int) -> int:
     loudness = np.lib.stride_tricks.sliding_window_view(power, _PAUSE).sum(axis=1)
     quietest = len(loudness) - 1 - int(np.argmin(loudness[::-1]))
     return least + (quietest + _PAUSE // 2) * round(rate * _FRAME)
+
+
+def window_at(samples: Floats, at: int, size: int, rate: int) -> Floats:
+    """Samples of a window of at most `size` that begins at `at`, and ends in a pause or with the
+    sound."""
+    window = samples[at : at + size]
+    if at + len(window) == len(samples):
+        return window
+    searched = min(round(_SEARCHED * rate), len(window) // 2)
+    return window[: pause_in(window, rate, len(window) - searched)]

@@ -43,8 +43,12 @@ class Measurer(ImageTask[Vector]):
                 "Each of them was measured, so there is no angle between two pictures.",
                 "Leave --against out.",
             )
-        rows = [unit(self(read(file)).values) for file in files]
-        return tuple(map(str, files)), np.stack(rows)
+        return tuple(map(str, files)), np.stack([self.embed([read(file)])[0] for file in files])
+
+    def embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(K, N) embeddings of length 1 of BGR pictures (H, W, 3)."""
+        rows = [unit(self(image).values) for image in images]
+        return np.stack(rows) if rows else np.empty((0, self.head.size))
 
     def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Vector:
         """The session's raw tensor to the numbers. Raises RkzooError where there are more or fewer

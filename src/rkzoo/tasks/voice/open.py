@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.tasks.spec import TaskOptions, TaskParts
 from rkzoo.tasks.voice.grapheme_to_phoneme import GraphemeToPhoneme
 from rkzoo.tasks.voice.phonemizer import Phonemizer, read_lexicon
+from rkzoo.tasks.voice.styled import StyledSynthesizer, misaki, read_styles, read_symbols
 from rkzoo.tasks.voice.synthesize import (
     ChunkedSynthesizer,
     OneShotSynthesizer,
@@ -46,14 +48,22 @@ def voice(parts: TaskParts, options: TaskOptions) -> TextToSpeech:
             f"It speaks {head.language}.",
             "Leave --language out, or use another voice.",
         )
-    mouth: Synthesizer = (ChunkedSynthesizer if "vocoder" in parts.parts else OneShotSynthesizer)(
-        head, parts.parts
-    )
+    mouth: Synthesizer
+    if "network" in parts.parts:
+        styles = read_styles(parts.files["network.voices"], head.voice)
+        mouth = StyledSynthesizer(head, parts.parts, styles)
+    elif "vocoder" in parts.parts:
+        mouth = ChunkedSynthesizer(head, parts.parts)
+    else:
+        mouth = OneShotSynthesizer(head, parts.parts)
     return TextToSpeech(head, mouth, _speller(head, parts), options.speed)
 
 
 def _speller(head: VoiceHead, parts: TaskParts) -> Speller:
     files = parts.files
+    if "network.phonemes" in files:
+        ids = read_symbols(files["network.phonemes"])
+        return phonetic(ids, misaki(_read_phonemizer(files, "network")))
     if "encoder.phonemes" not in files:
         return lettered(parts.parts["encoder"][0].labels)
     described = _described(files["encoder.phonemes"])
@@ -63,10 +73,14 @@ def _speller(head: VoiceHead, parts: TaskParts) -> Speller:
             f"{files['encoder.phonemes'].name} says {described.audio.sample_rate}.",
             "Fix the head in the card.",
         )
-    words, letters = files["encoder.lexicon"], files["encoder.letters-to-sounds"]
+    return phonetic(described.phoneme_id_map, _read_phonemizer(files, "encoder"))
+
+
+def _read_phonemizer(files: Mapping[str, Path], role: str) -> Phonemizer:
+    words, letters = files[f"{role}.lexicon"], files[f"{role}.letters-to-sounds"]
     with os_errors_explained("The dictionary of the voice cannot be read."):
         stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in (words, letters))
-    return phonetic(described.phoneme_id_map, _phonemizer(words, letters, stamps))
+    return _phonemizer(words, letters, stamps)
 
 
 @lru_cache(maxsize=2)

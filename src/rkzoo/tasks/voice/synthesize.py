@@ -15,7 +15,6 @@ from rkzoo.errors import RkzooError
 from rkzoo.session import Session, run_named
 from rkzoo.tasks.voice.chunks import PhoneticWord, fitting, halves, in_windows
 from rkzoo.tasks.voice.english import sentences
-from rkzoo.tasks.voice.phonemizer import Phonemizer
 from rkzoo.tasks.voice.result import SynthesizedSentence, SynthesizedSpeech
 from rkzoo.tasks.voice.timing import alignment, durations, symbols_of_frames
 
@@ -41,6 +40,8 @@ class Synthesizer(Protocol):
     def __call__(self, symbols: Sequence[int], speed: float) -> Samples | None: ...
 
 
+Pronounce = Callable[[tuple[str, ...]], list[str]]
+"""IPA of each word of a sentence, punctuation after the word before it (`Phonemizer`)."""
 Speller = Callable[[tuple[str, ...]], tuple[list[PhoneticWord], str]]
 """Maps the words of a sentence to symbols, and returns the characters without one."""
 
@@ -192,7 +193,7 @@ def _joined(words: Sequence[PhoneticWord]) -> list[int]:
     return [symbol for word in words for symbol in word.symbols]
 
 
-def phonetic(ids: Mapping[str, Sequence[int]], pronounce: Phonemizer) -> Speller:
+def phonetic(ids: Mapping[str, Sequence[int]], pronounce: Pronounce) -> Speller:
     """Phoneme speller: each IPA character has an id."""
 
     def spell(words: tuple[str, ...]) -> tuple[list[PhoneticWord], str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rkzoo.contract.model import Contract
+from rkzoo.contract.audio import CtcSpeechHead
+from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import (
     atomic_output,
@@ -349,12 +350,19 @@ def custom_string(contract: Contract) -> str:
         short,
         # The file itself says what its inputs are.
         {"contract": _unusual(msgspec.structs.replace(nameless, others=()))},
+        # The sidecar alone has room for the statistics of a speech model's features.
+        {"contract": _unusual(msgspec.structs.replace(nameless, others=(), head=_brief(nameless)))},
     )
     for fields in tries:
         text = json.dumps({"rkzoo": version("rkzoo"), **fields}, separators=(",", ":"))
         if len(text) <= _CUSTOM_STRING_BYTES:
             break
     return text
+
+
+def _brief(contract: Contract) -> Head:
+    head = contract.head
+    return head.with_statistics((), ()) if isinstance(head, CtcSpeechHead) else head
 
 
 def _unusual(record: Any) -> Any:

@@ -110,7 +110,8 @@ def _settled(prepared: Prepared, files: dict[str, Path]) -> SettledConversion:
     recipe, proof = prepared.recipe, prepared.proof
     head = "whole"
     if proof is not None:
-        head = f"cut, equal to the whole: boxes to {proof.box_px:.1e} px, scores to "
+        boxes = f"boxes to {proof.box_px:.1e} px, " if proof.cells else ""
+        head = f"cut, equal to the whole: {boxes}scores to "
         head += f"{proof.score:.1e}"
     installed = any(env.version == recipe.toolkit for env in environment.installed())
     unfit = None if installed else environment.unavailable(recipe.toolkit)

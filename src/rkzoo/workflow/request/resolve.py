@@ -35,6 +35,7 @@ from rkzoo.workflow.request.options import AS_IS, Anchors, Feed
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolved import ResolvedModel
 from rkzoo.workflow.request.short_card import fed_by
+from rkzoo.workflow.request.speech_files import with_files_beside
 from rkzoo.zoo.catalogue import SUFFIXES
 from rkzoo.zoo.catalogue import card as find_card
 from rkzoo.zoo.fetch import weights
@@ -129,7 +130,7 @@ def _from_graph(
         if request.labels is not None or not contract.labels:
             named = spec_of(contract.head).name_classes(contract.head, known)
             contract = msgspec.structs.replace(contract, labels=named)
-        contract = _named(contract, original, name, report)
+        contract = with_files_beside(_named(contract, original, name, report), path)
         is_stated = request.feed != AS_IS or (card is not None and card.input is not None)
         assumed = () if is_stated else recognition.assumed
         for sentence in (*recognition.seen, *assumed):
@@ -183,6 +184,8 @@ def _refuse_unfed(request: Request, name: str) -> None:
 
 
 def _dtypes(contract: Contract) -> tuple[Dtype, ...]:
+    if contract.picture is None and not isinstance(contract.head, TensorsHead):
+        return ("fp16",)  # nothing to calibrate with
     return _DTYPES[::-1] if contract.family in _FLOAT_FIRST else _DTYPES
 
 

@@ -9,15 +9,15 @@ import onnx
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
 
-_MOST = 4
+_MOST, _MANY = 4, 6
 
 
 def fewer_dimensions(node: onnx.NodeProto, new: Writer) -> bool:
-    """An elementwise operator of more than four dimensions, with those in one that both sides have
-    alike, or one side alone."""
+    """An elementwise operator of six dimensions and more, with those in one that both sides have
+    alike, or one side alone. The compiler does so itself with five."""
     out = new.shape(node.output[0])
     shapes = [shape for name in node.input if (shape := new.shape(name)) is not None]
-    if out is None or len(out) <= _MOST or not all(out) or not new.is_float(node.output[0]):
+    if out is None or len(out) < _MANY or not all(out) or not new.is_float(node.output[0]):
         return False
     if len(shapes) != len(node.input):
         return False
@@ -54,10 +54,14 @@ def windows(node: onnx.NodeProto, new: Writer) -> bool:
     """A picture N x H x W x C taken apart into windows, by a transpose of four dimensions.
 
     The toolkit knows N x H/h x h x W/w x w x C with the third and fourth axis exchanged as an
-    operator of its own, whose numbers come out in another order.
+    operator of its own. Straight behind the transpose from N x C x H x W its numbers come out in
+    another order, in FP16 and INT8; with any operator between the two they are right.
     """
     shape, perm = new.shape(node.input[0]), attributes(node).get("perm")
     if shape is None or len(shape) != 6 or perm != [0, 1, 3, 2, 4, 5]:
+        return False
+    maker = new.view.producers.get(new.unshaped(node.input[0]))
+    if maker is None or attributes(maker).get("perm") != [0, 2, 3, 1]:
         return False
     batch, tall, high, wide, broad, channels = shape
     folded = [batch * tall, high, wide, broad * channels]

@@ -9,6 +9,8 @@ from onnx import helper
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
 
+_DEFAULTS = {"axis": -1, "epsilon": 1e-5}
+
 
 def group_norm(node: onnx.NodeProto, new: Writer) -> bool:
     """Groups of channels become the channels of an InstanceNormalization; from opset 21 on, where
@@ -29,9 +31,12 @@ def group_norm(node: onnx.NodeProto, new: Writer) -> bool:
     return True
 
 
-def given_epsilon(node: onnx.NodeProto, new: Writer) -> bool:
-    """The default of epsilon written out, without which the compiler has no form of it."""
-    if "epsilon" in attributes(node) or len(node.output) > 1:
+def given_defaults(node: onnx.NodeProto, new: Writer) -> bool:
+    """The defaults of axis and epsilon written out: the compiler has no form of it without."""
+    given = attributes(node)
+    missing = {name: value for name, value in _DEFAULTS.items() if name not in given}
+    if not missing or len(node.output) > 1:
         return False
-    new.copy(node).attribute.append(helper.make_attribute("epsilon", 1e-5))
+    copy = new.copy(node)
+    copy.attribute.extend(helper.make_attribute(name, value) for name, value in missing.items())
     return True

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from rkzoo.graph.lowering.rewrites.rule import Writer
-from rkzoo.graph.onnx.view import attributes
+from rkzoo.graph.onnx.view import Array, attributes
 
 
 def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
@@ -107,37 +107,52 @@ def mean_of_what_is_there(node: onnx.NodeProto, new: Writer) -> bool:
 
 def _met(
     side: int, kernel: int, stride: int, windows: int, begin: int, before: int, after: int
-) -> np.ndarray:
+) -> Array:
     """How many numbers each window along an axis meets; `before` and `after` those of the margin
     that count as numbers."""
     starts = np.arange(windows) * stride - begin
     low, high = np.maximum(starts, -before), np.minimum(starts + kernel, side + after)
-    return np.maximum(high - low, 0)
+    return np.asarray(np.maximum(high - low, 0))
 
 
 def every_other(node: onnx.NodeProto, new: Writer) -> bool:
-    """A slice that takes every other row or column is a pooling of single numbers; one that takes
-    every other channel is a choice of channels."""
+    """A slice that takes every other row and column is a pooling of single numbers; one that does
+    so along another axis is a choice of what it takes.
+
+    Slices that are put together again stay: the compiler makes one operator of them all.
+    """
     x, shape, axes = node.input[0], new.shape(node.input[0]), slice_of(node, new)
     if shape is None or axes is None or len(shape) != 4 or not new.is_float(x):
         return False
-    if all(step == 1 for _, _, step in axes.values()) or 0 in axes:
+    long = {axis for axis, (_, _, step) in axes.items() if step > 1}
+    if not long or 0 in axes or _joined(node, new):
         return False
     if any(step < 1 or end <= begin for begin, end, step in axes.values()):
         return False
-    begin, end, step = axes.get(1, (0, shape[1], 1))
-    if step > 1:
-        x = new.add("Gather", x, new.whole(range(begin, end, step)), axis=1)
-        begin, end = 0, shape[1]
-    wide = {1: (begin, end)} | {axis: axes[axis][:2] for axis in (2, 3) if axis in axes}
-    cut = {axis: ends for axis, ends in wide.items() if ends != (0, shape[axis])}
+    chosen = set() if long == {2, 3} else long
+    cut = {a: ends for a, (*ends, _) in axes.items() if ends != [0, shape[a]] and a not in chosen}
     if cut:
         starts, ends = zip(*cut.values(), strict=True)
         x = new.add("Slice", x, new.whole(starts), new.whole(ends), new.whole(list(cut)))
-    strides = [axes[axis][2] if axis in axes else 1 for axis in (2, 3)]
-    if strides != [1, 1]:
+    for axis in sorted(chosen):
+        x = new.add("Gather", x, new.whole(range(*axes[axis])), axis=axis)
+    if not chosen:
+        strides = [axes[axis][2] for axis in (2, 3)]
         x = new.add("MaxPool", x, kernel_shape=[1, 1], strides=strides)
     new.call(x, node.output[0])
+    return True
+
+
+def _joined(node: onnx.NodeProto, new: Writer) -> bool:
+    """Whether all that slices leave goes straight into a Concat."""
+    todo, seen = [node], {node.output[0]}
+    while todo:
+        readers = new.view.consumers.get(todo.pop().output[0], [])
+        if not readers or any(reader.op_type not in ("Slice", "Concat") for reader in readers):
+            return False
+        slices = [reader for reader in readers if reader.op_type == "Slice"]
+        todo += [reader for reader in slices if reader.output[0] not in seen]
+        seen |= {reader.output[0] for reader in slices}
     return True
 
 

@@ -42,11 +42,11 @@ class Rewrite:
     slack: float = 0.0
 
     def helps(self, socs: Sequence[str] | None) -> bool:
-        """Whether it helps on one of these chips; None for any chip."""
-        return not self.chips or socs is None or not set(self.chips).isdisjoint(socs)
+        """Whether it helps on each of these chips; None for any chip."""
+        return not self.chips or socs is None or set(socs) <= set(self.chips)
 
 
-_SHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_SHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 class Writer:
@@ -75,7 +75,7 @@ class Writer:
         """A stored float32."""
         return self._stored(np.asarray(value, np.float32))
 
-    def whole(self, values: Sequence[int]) -> str:
+    def whole(self, values: Sequence[int] | Array) -> str:
         """A stored row of int64."""
         return self._stored(np.array(values, np.int64))
 
@@ -96,12 +96,16 @@ class Writer:
         self.nodes.append(helper.make_node(operator, inputs, [text], text, **provided))
         return text
 
+    def unshaped(self, name: str) -> str:
+        """The tensor that another one was reshaped from."""
+        makers = self.view.producers
+        while name in makers and makers[name].op_type in _SHAPING:
+            name = makers[name].input[0]
+        return name
+
     def reshape(self, name: str, shape: Sequence[int], to: str = "") -> str:
         """A tensor in another shape, of the tensor that it was reshaped from itself."""
-        source: str = name
-        makers = self.view.producers
-        while source in makers and makers[source].op_type in _SHAPING:
-            source = makers[source].input[0]
+        source = self.unshaped(name)
         if self.shape(source) == tuple(shape) and not to:
             return source
         return self.add("Reshape", source, self.whole(shape), to=to)

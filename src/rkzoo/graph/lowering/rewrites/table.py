@@ -57,7 +57,12 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("Gelu", activations.gelu, "its formula", _UNKNOWN),
     _of("Resize", resizing.cubic, "two matrix products", _CRASH),
     _of("GroupNormalization", normalization.group_norm, "InstanceNormalization", _UNKNOWN),
-    _of("LayerNormalization", normalization.given_epsilon, "the same with epsilon", _PROCESSOR),
+    _of(
+        "LayerNormalization",
+        normalization.given_defaults,
+        "the same with axis and epsilon given",
+        _PROCESSOR,
+    ),
     _of("Min", reductions.minimum, "-max(-a, -b)", _PROCESSOR),
     _of("Mean", reductions.mean, "a sum and a product", _PROCESSOR),
     _of("ReduceMax ReduceMin", reductions.extreme, "poolings and maxima of halves", _PROCESSOR),

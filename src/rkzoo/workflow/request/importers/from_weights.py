@@ -37,3 +37,27 @@ def whisper_decoder(files: Mapping[str, Path], target: Path, report: ProgressRep
     from rkzoo.graph.from_weights.whisper import make_decoder
 
     make_decoder(files, target, report)
+
+
+def moonshine_embedding(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
+    from rkzoo.graph.from_weights.moonshine import make_embedding
+
+    make_embedding(files, target, report)
+
+
+def moonshine_encoder(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
+    from rkzoo.graph.from_weights.moonshine import make_encoder
+
+    make_encoder(files, target, report)
+
+
+def moonshine_decoder(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
+    from rkzoo.graph.from_weights.moonshine import make_decoder
+
+    make_decoder(files, target, report)
+
+
+def kokoro(files: Mapping[str, Path], target: Path, report: ProgressReporter) -> None:
+    from rkzoo.graph.from_weights.kokoro import make_kokoro
+
+    make_kokoro(files, target, report)
