@@ -49,7 +49,9 @@ class QueryDecoder:
             output.role: by_name[output.name] if named else place
             for place, output in enumerate(head.outputs)
         }
-        self._planes = {role: Plane(index, specs[index], 0, 1) for role, index in self._at.items()}
+        self._planes: dict[str, Plane] = {
+            role: Plane(index, specs[index], 0, 1) for role, index in self._at.items()
+        }
         self._columns = np.array(head.columns or range(head.classes), np.intp)
         self._expect(specs)
 
