@@ -98,11 +98,8 @@ def test_boxes_of_another_making_are_not_taken() -> None:
 
 NETWORKS = {
     "rtdetr-r18": ("rtdetr", "whole", 80, (640, 640)),
-    "rtdetr-r18-deploy": ("rtdetr", "stock", 80, (640, 640)),
-    "rtdetrv2-r18": ("rtdetr", "whole", 80, (640, 640)),
     "rtdetrv2-r18-deploy": ("rtdetr", "stock", 80, (640, 640)),
     "dfine-n": ("dfine", "whole", 80, (640, 640)),
-    "dfine-n-deploy": ("dfine", "stock", 80, (640, 640)),
     "rfdetr-nano": ("rfdetr", "whole", 80, (384, 384)),
 }
 
