@@ -96,6 +96,12 @@ FOUND: dict[str, Callable[[], Any]] = {
         np.stack([np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) < n for n in (10, 40)]), LABELS
     ),
     "Classes": lambda: rkzoo.Classes(IDS, SCORES, LABELS),
+    "AnomalyMap": lambda: rkzoo.AnomalyMap(
+        np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH), 0.7
+    ),
+    "RestoredPicture": lambda: rkzoo.RestoredPicture(
+        np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8), 2
+    ),
     "DepthMap": lambda: rkzoo.DepthMap(
         np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH)
     ),
@@ -141,7 +147,9 @@ ARRAYS: dict[str, Arrays] = {
     "ClassMasks": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
     "Vector": _SCORES,
     "Classes": _SCORES | {"class_ids": ((3,), "int32"), "probs": ((3,), "float32")},
+    "AnomalyMap": {},
     "DepthMap": {},
+    "RestoredPicture": {},
     "Detections": _BOXES,
     "Faces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
     "RecognizedFaces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
@@ -471,7 +479,15 @@ INDICES: list[tuple[Any, list[int]]] = [
 
 
 def test_all_but_maps_and_tensors_are_collections() -> None:
-    maps = {"ClassMap", "ClassMasks", "DepthMap", "Tensors", "Vector"}
+    maps = {
+        "ClassMap",
+        "ClassMasks",
+        "DepthMap",
+        "Tensors",
+        "Vector",
+        "AnomalyMap",
+        "RestoredPicture",
+    }
     assert set(FOUND) - set(COLLECTIONS) == maps
 
 

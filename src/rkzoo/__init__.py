@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from rkzoo.errors import RkzooError
     from rkzoo.streaming.tracking import Tracked
+    from rkzoo.tasks.anomaly.result import AnomalyMap
     from rkzoo.tasks.classify.result import Classes
     from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.face.result import Faces, RecognizedFaces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
+    from rkzoo.tasks.restore.result import RestoredPicture
     from rkzoo.tasks.segment.result import Masks
     from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
     from rkzoo.tasks.sound.classification import AudioClassification
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Advice",
+    "AnomalyMap",
     "AnswerReport",
     "AudioClassification",
     "BenchReport",
@@ -84,6 +87,7 @@ __all__ = [
     "Poses",
     "RecognizedFaces",
     "Request",
+    "RestoredPicture",
     "Result",
     "RkzooError",
     "SimilarityScores",
@@ -115,6 +119,7 @@ _MODULES = {
     "api": (*("advise", "bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
     "errors": ("RkzooError",),
     "streaming.tracking": ("Tracked",),
+    "tasks.anomaly.result": ("AnomalyMap",),
     "tasks.classify.result": ("Classes",),
     "tasks.detect.result": ("Detections",),
     "tasks.embed.result": ("SimilarityScores",),
@@ -123,6 +128,7 @@ _MODULES = {
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
     "tasks.depth.result": ("DepthMap",),
+    "tasks.restore.result": ("RestoredPicture",),
     "tasks.semantic.result": ("ClassMap", "ClassMasks"),
     "tasks.sound.voice_activity": ("VoiceActivity",),
     "tasks.sound.classification": ("AudioClassification",),

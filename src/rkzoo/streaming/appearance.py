@@ -73,8 +73,9 @@ class AppearanceOptions:
 def disputed(overlap: Floats, least: float) -> NDArray[np.bool_]:
     """Which boxes (N,) have no partner that is theirs alone; `overlap` (tracks, N)."""
     may = overlap >= least
-    lone = may.sum(axis=1) == 1
-    return np.asarray((may & lone[:, None]).sum(axis=0) != 1) | np.asarray(may.sum(axis=0) != 1)
+    lone = may.sum(axis=1, keepdims=True) == 1
+    plain = ((may & lone).sum(axis=0) == 1) & (may.sum(axis=0) == 1)
+    return np.asarray(~plain)
 
 
 def fused(overlap: Floats, distance: Floats, options: AppearanceOptions) -> Floats:

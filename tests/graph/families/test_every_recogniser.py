@@ -8,6 +8,7 @@ from functools import partial
 import onnx
 import pytest
 import test_anchor_heads
+import test_embedding_networks
 import test_undecoded_heads
 import tiny_maps
 import tiny_queries
@@ -74,6 +75,7 @@ GRAPHS: list[tuple[str, Make, str]] = [
         for coding, of in tiny_queries.FAMILIES.items()
         for form in tiny_queries.FORMS
     ),
+    ("dinov2 tokens", partial(test_embedding_networks.tokens, 1, name="images"), "dinov2"),
 ]
 FAMILIES = {
     *("anomaly", "classifier", "lprnet", "midas", "restore", "retinaface"),

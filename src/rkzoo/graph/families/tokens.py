@@ -61,7 +61,10 @@ def patch_tokens(view: GraphView) -> PatchTokens | None:
         )
         known = [(seen, count) for count, seen in rows.items() if count is not None]
         usual = max(known, default=(0, 0))[1]
-        return PatchTokens(side, usual, usual - cells, width) if usual >= cells else None
+        attends = any(dims[-2:] == (usual, usual) for dims in view.shapes.values())
+        if usual < cells or not attends:
+            return None
+        return PatchTokens(side, usual, usual - cells, width)
     return None
 
 

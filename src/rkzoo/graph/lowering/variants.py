@@ -290,7 +290,7 @@ def at_size(model: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
     for info, before, answer in zip(view.model.graph.output, old, answers, strict=True):
         if before is not None and len(before) == answer.ndim == 4 and before[2] and before[3]:
             expected = [before[2] * size[0] / picture[2], before[3] * size[1] / picture[3]]
-            if list(answer.shape[2:]) != expected and min(before[2:]) > 1:
+            if list(answer.shape[2:]) != expected and min(before[2], before[3]) > 1:
                 raise _fixed(f"Its output {info.name} does not grow with the picture.")
         kind = info.type.tensor_type.elem_type
         info.CopyFrom(helper.make_tensor_value_info(info.name, kind, answer.shape))

@@ -173,11 +173,10 @@ def is_picked(head: BoxHead) -> bool:
 
 def _prototypes(head: BoxHead, outputs: Sequence[Array]) -> Array:
     """The mask prototypes, one per row; empty for a head without masks."""
-    if not isinstance(head, DetectHead):
-        return np.empty((0, 0), np.float32)
-    for output, array in zip(head.outputs, outputs, strict=True):
-        if output.role == "prototypes":
-            return array.reshape(array.shape[1], -1)
+    if isinstance(head, DetectHead):
+        for output, array in zip(head.outputs, outputs, strict=True):
+            if output.role == "prototypes":
+                return array.reshape(array.shape[1], -1)
     return np.empty((0, 0), np.float32)
 
 

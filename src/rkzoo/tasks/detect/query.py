@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from rkzoo.tasks.detect.task import DetectOptions
 from rkzoo.tasks.image_task import ImageTask
 from rkzoo.vision.letterbox import Letterbox
 
+Part = Literal["score", "box", "decoded", "label"]
 _MOST = 4_000_000  # numbers of scores
 
 
@@ -45,13 +46,11 @@ class QueryDecoder:
         named = all(output.name in by_name for output in head.outputs)
         if len(specs) < len(head.outputs):
             raise _misfit(f"{len(specs)} outputs where {len(head.outputs)} are promised")
-        self._at: dict[str, int] = {
+        self._at = {
             output.role: by_name[output.name] if named else place
             for place, output in enumerate(head.outputs)
         }
-        self._planes: dict[str, Plane] = {
-            role: Plane(index, specs[index], 0, 1) for role, index in self._at.items()
-        }
+        self._planes = {role: Plane(index, specs[index], 0, 1) for role, index in self._at.items()}
         self._columns = np.array(head.columns or range(head.classes), np.intp)
         self._expect(specs)
 
@@ -99,7 +98,7 @@ class QueryDecoder:
         scores = self._activated(self._values(self._rows(outputs, "score"), "score"))
         return boxes, scores, np.empty((len(boxes), 0), np.float32)
 
-    def _rows(self, outputs: Sequence[Array], role: str) -> Array:
+    def _rows(self, outputs: Sequence[Array], role: Part) -> Array:
         """(N, columns) as stored."""
         if role in self._at:
             array = outputs[self._at[role]]
@@ -107,10 +106,10 @@ class QueryDecoder:
         rows = self._rows(outputs, "decoded")
         return rows[:, :4] if role == "box" else rows[:, 4:]
 
-    def _plane(self, role: str) -> Plane:
+    def _plane(self, role: Part) -> Plane:
         return self._planes.get(role) or self._planes["decoded"]
 
-    def _values(self, stored: Array, role: str) -> F32:
+    def _values(self, stored: Array, role: Part) -> F32:
         return self._plane(role).values(stored)
 
     def _over(

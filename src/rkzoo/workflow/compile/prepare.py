@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import BoxHead, Contract, TensorsHead
-from rkzoo.contract.query_detect import QueryDetectHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
@@ -26,6 +27,7 @@ from rkzoo.graph.lowering.verify import (
     input_tensor,
     verify_equivalence,
 )
+from rkzoo.graph.lowering.verify_embedding import verify_embedding
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.graph.onnx.view import declared
 from rkzoo.progress import SILENT, ProgressReporter
@@ -320,6 +322,8 @@ def _proof(
     recognition = ready.recognition
     if recognition is not None and recognition.difference is not None:
         return _arranged(recognition.difference, report)
+    if isinstance(ready.contract.head, VectorHead) and ready.contract.picture is not None:
+        verify_embedding(ready.original, graph, ready.contract.picture)
     if not ready.is_cut or recognition is None or recognition.uncut is None:
         return None
     with report.task("Proving the cut equal to the whole graph"):
@@ -354,6 +358,6 @@ def _reader(contract: Contract, graph: onnx.ModelProto) -> Decode:
     with OnnxSession(graph.SerializeToString(), contract.input) as session:
         by_name = {spec.name: spec for spec in session.outputs}
     specs = [by_name[output.name] for output in head.outputs]
-    if isinstance(head, QueryDetectHead):
-        return QueryDecoder(head, contract.input.size, specs).dense
-    return DetectDecoder(head, contract.input.size, specs).dense
+    if isinstance(head, DetectHead):
+        return DetectDecoder(head, contract.input.size, specs).dense
+    return QueryDecoder(head, contract.input.size, specs).dense

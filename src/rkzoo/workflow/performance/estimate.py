@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from rkzoo.contract.schema_base import StrictStruct
@@ -27,7 +26,7 @@ from rkzoo.files import cache_dir, package_digest, sha256_of
 from rkzoo.graph.lowering.checks import QuantizationInfo, quantization_info
 from rkzoo.graph.lowering.rewrites.rewriting import rewrite
 from rkzoo.graph.onnx.opset import MAX_OPSET
-from rkzoo.graph.onnx.read import load
+from rkzoo.graph.onnx.read import load, parse
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.json_values import to_json_value
 from rkzoo.kept import keep, kept
@@ -56,6 +55,9 @@ from rkzoo.workflow.request.options import Anchors
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.request.resolved import ResolvedModel
+
+if TYPE_CHECKING:
+    import onnx
 
 SYNTHETIC = (
     "The INT8 ranges come from noise instead of pictures: they decide no layer's cost, but the"
@@ -478,7 +480,7 @@ def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> B
     calibrated = dtype == "int8" and not recipe.quantised
     pairs = zip(subject.inputs, subject.integer, strict=True)
     arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
-    graph = rewrite(onnx.load_from_string(subject.graph), [soc], proved=False).model
+    graph = rewrite(parse(subject.graph), [soc], proved=False).model
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     build_inputs = builds.find(key)
     if build_inputs is None:
