@@ -97,6 +97,8 @@ class _Graph(GraphWriter):
 
     def heads(self, x: str, rows: int, order: tuple[int, int, int, int], to: str = "") -> str:
         """Split (1, rows, width) into heads, (1, rows, H, D), and transpose by `order`."""
+        if rows == 1 and order == _BY_HEAD:
+            return self.node("Reshape", x, self.constant(np.array([1, _HEADS, 1, -1])), to=to)
         apart = self.node("Reshape", x, self.constant(np.array([1, rows, _HEADS, -1])))
         return self.node("Transpose", apart, to=to, perm=order)
 
