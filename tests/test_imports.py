@@ -221,7 +221,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"inference"},
         {"evaluation", "comparison", "performance", "apps"},
         {"tuning"},
-        {"reporting"},
+        {"advice", "reporting"},
     ],
 }
 ALONE = {"graph": {"rknn"}, "workflow": {"diagnostics"}}

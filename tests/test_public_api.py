@@ -38,6 +38,7 @@ from rkzoo.tasks.speech.windows import without_quiet
 from rkzoo.tasks.translate.result import Sentence
 from rkzoo.tasks.voice.result import SynthesizedSentence
 from rkzoo.toolkit.logscan import Finding
+from rkzoo.workflow.advice.advise import LayerShare, Proposal
 from rkzoo.workflow.comparison.diagnosis import Cause
 from rkzoo.workflow.comparison.inspect import OnnxContent
 from rkzoo.workflow.comparison.matching import MatchedPair, Matches
@@ -95,11 +96,20 @@ FOUND: dict[str, Callable[[], Any]] = {
         np.stack([np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) < n for n in (10, 40)]), LABELS
     ),
     "Classes": lambda: rkzoo.Classes(IDS, SCORES, LABELS),
+    "AnomalyMap": lambda: rkzoo.AnomalyMap(
+        np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH), 0.7
+    ),
+    "RestoredPicture": lambda: rkzoo.RestoredPicture(
+        np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8), 2
+    ),
     "DepthMap": lambda: rkzoo.DepthMap(
         np.linspace(0, 1, HEIGHT * WIDTH, dtype=F32).reshape(HEIGHT, WIDTH)
     ),
     "Detections": detections,
     "Faces": lambda: rkzoo.Faces(detections(), np.ones((3, 5, 2), F32)),
+    "RecognizedFaces": lambda: rkzoo.RecognizedFaces(
+        detections(), np.ones((3, 5, 2), F32), np.eye(3, dtype=F32), SCORES
+    ),
     "AudioClassification": lambda: rkzoo.AudioClassification(
         np.eye(3, 2, dtype=F32), np.arange(6, dtype=np.float64).reshape(3, 2), LABELS
     ),
@@ -137,9 +147,12 @@ ARRAYS: dict[str, Arrays] = {
     "ClassMasks": {"class_ids": ((2,), "int32"), "masks": ((2, HEIGHT, WIDTH), "bool")},
     "Vector": _SCORES,
     "Classes": _SCORES | {"class_ids": ((3,), "int32"), "probs": ((3,), "float32")},
+    "AnomalyMap": {},
     "DepthMap": {},
+    "RestoredPicture": {},
     "Detections": _BOXES,
     "Faces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
+    "RecognizedFaces": _BOXES | {"keypoints": ((3, 5, 2), "float32")},
     "AudioClassification": {
         "scores": ((3, 2), "float32"),
         "class_ids": ((3,), "int32"),
@@ -158,7 +171,11 @@ ARRAYS: dict[str, Arrays] = {
 }
 LABELLED = {
     **dict.fromkeys(
-        ("Detections", "Faces", "Masks", "OrientedBoxes", "Poses", "Tracked", "Classes"), NAMES
+        (
+            *("Detections", "Faces", "RecognizedFaces", "Masks", "OrientedBoxes", "Poses"),
+            *("Tracked", "Classes"),
+        ),
+        NAMES,
     ),
     "VoiceActivity": ["speech"] * 3,
     "SimilarityScores": ["a", "b", "c"],
@@ -274,6 +291,13 @@ def estimate() -> rkzoo.Estimate:
     return rkzoo.Estimate("rk3588", "int8", "rk3588", (), table=table, latency=told, traffic=N64)
 
 
+def advice() -> rkzoo.Advice:
+    layer = LayerShare("Conv:c", "Conv", "NPU", "INT8", (1, 8), N64, N64, "waits for memory")
+    proposal = Proposal(1, "relu", "w", "needs training", estimate(), N64, N32, "n", ("rkzoo",))
+    rows, told = ((layer,), (proposal,)), (("h",), ("l",))
+    return rkzoo.Advice("m", "rk3588", estimate(), *rows, *told, METRIC, N64, "d", (Path("a"),))
+
+
 def tuned() -> rkzoo.TuningResult:
     trial = TuningTrial("start", "c", Setting(USUAL), N64, N64, None, N64, kept=True)
     recipe = TunedRecipe(model="m", sha256="0", toolkit="2", quantise=USUAL, measured={"int8": N64})
@@ -283,6 +307,7 @@ def tuned() -> rkzoo.TuningResult:
 
 
 WORK: dict[str, Callable[[], Any]] = {
+    "Advice": advice,
     "AnswerReport": answer_report,
     "BenchReport": bench_report,
     "Comparison": comparison,
@@ -336,7 +361,7 @@ def test_the_page_is_whole() -> None:
     assert rkzoo.__version__ == version("rkzoo")
     assert set(FUNCTIONS) == {
         *("load", "convert", "evaluate", "compare", "tune", "estimate", "bench", "inspect"),
-        "stream",
+        *("stream", "advise"),
     }
     with pytest.raises(AttributeError, match="nonsense"):
         rkzoo.nonsense  # noqa: B018
@@ -454,7 +479,15 @@ INDICES: list[tuple[Any, list[int]]] = [
 
 
 def test_all_but_maps_and_tensors_are_collections() -> None:
-    maps = {"ClassMap", "ClassMasks", "DepthMap", "Tensors", "Vector"}
+    maps = {
+        "ClassMap",
+        "ClassMasks",
+        "DepthMap",
+        "Tensors",
+        "Vector",
+        "AnomalyMap",
+        "RestoredPicture",
+    }
     assert set(FOUND) - set(COLLECTIONS) == maps
 
 
@@ -615,6 +648,7 @@ CALLS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "compare": ("comparison.compare", ("m",), {"soc": "rk3588", "layers": False}),
     "tune": ("tuning.tune", ("m", "d", "rk3588"), {"max_drop": 2.0}),
     "estimate": ("performance.estimate", ("m", "rk3588"), {"dtype": "fp16"}),
+    "advise": ("advice.advise", ("m", "rk3588"), {"limit": 3}),
     "bench": ("performance.bench.bench_any", ("m", "x.jpg"), {"count": 2}),
     "inspect": ("comparison.inspect", ("m",), {"anchors": "1,2"}),
     "stream": ("apps.stream", ("m", "film.mp4"), {"track": True, "save": "out.mp4"}),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rkzoo.api import (
+        advise,
         bench,
         compare,
         estimate,
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     )
     from rkzoo.errors import RkzooError
     from rkzoo.streaming.tracking import Tracked
+    from rkzoo.tasks.anomaly.result import AnomalyMap
     from rkzoo.tasks.classify.result import Classes
     from rkzoo.tasks.depth.result import DepthMap
     from rkzoo.tasks.detect.result import Detections
     from rkzoo.tasks.embed.result import SimilarityScores
-    from rkzoo.tasks.face.result import Faces
+    from rkzoo.tasks.face.result import Faces, RecognizedFaces
     from rkzoo.tasks.obb.result import OrientedBoxes
     from rkzoo.tasks.pose.result import Poses
+    from rkzoo.tasks.restore.result import RestoredPicture
     from rkzoo.tasks.segment.result import Masks
     from rkzoo.tasks.semantic.result import ClassMap, ClassMasks
     from rkzoo.tasks.sound.classification import AudioClassification
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from rkzoo.tasks.translate.result import Translation
     from rkzoo.tasks.vector.result import Vector
     from rkzoo.tasks.voice.result import SynthesizedSpeech
+    from rkzoo.workflow.advice.advise import Advice
     from rkzoo.workflow.apps.stream import StreamSummary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
@@ -60,6 +64,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Advice",
+    "AnomalyMap",
     "AnswerReport",
     "AudioClassification",
     "BenchReport",
@@ -79,7 +85,9 @@ __all__ = [
     "ModelOptions",
     "OrientedBoxes",
     "Poses",
+    "RecognizedFaces",
     "Request",
+    "RestoredPicture",
     "Result",
     "RkzooError",
     "SimilarityScores",
@@ -95,6 +103,7 @@ __all__ = [
     "Vector",
     "VoiceActivity",
     "__version__",
+    "advise",
     "bench",
     "compare",
     "convert",
@@ -107,17 +116,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": (*("bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
+    "api": (*("advise", "bench", "compare", "estimate", "evaluate", "inspect", "stream", "tune"),),
     "errors": ("RkzooError",),
     "streaming.tracking": ("Tracked",),
+    "tasks.anomaly.result": ("AnomalyMap",),
     "tasks.classify.result": ("Classes",),
     "tasks.detect.result": ("Detections",),
     "tasks.embed.result": ("SimilarityScores",),
-    "tasks.face.result": ("Faces",),
+    "tasks.face.result": ("Faces", "RecognizedFaces"),
     "tasks.obb.result": ("OrientedBoxes",),
     "tasks.pose.result": ("Poses",),
     "tasks.segment.result": ("Masks",),
     "tasks.depth.result": ("DepthMap",),
+    "tasks.restore.result": ("RestoredPicture",),
     "tasks.semantic.result": ("ClassMap", "ClassMasks"),
     "tasks.sound.voice_activity": ("VoiceActivity",),
     "tasks.sound.classification": ("AudioClassification",),
@@ -128,6 +139,7 @@ _MODULES = {
     "tasks.translate.result": ("Translation",),
     "tasks.vector.result": ("Vector",),
     "tasks.voice.result": ("SynthesizedSpeech",),
+    "workflow.advice.advise": ("Advice",),
     "workflow.apps.stream": ("StreamSummary",),
     "workflow.comparison.inspect": ("Inspection",),
     "workflow.comparison.result": ("Comparison",),

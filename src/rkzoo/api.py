@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from rkzoo.accuracy.tensors import UserMetric
+    from rkzoo.workflow.advice.advise import Advice
     from rkzoo.workflow.apps.stream import StreamSummary
     from rkzoo.workflow.comparison.inspect import Inspection
     from rkzoo.workflow.comparison.result import Comparison
@@ -220,6 +221,54 @@ def estimate(
         model,
         every_chip() if "all" in names else names,
         request_of(request, options),
+        report=report,
+    )
+
+
+def advise(
+    model: PathName,
+    soc: str,
+    request: Request | None = None,
+    *,
+    data: PathName | None = None,
+    limit: int | None = None,
+    apply: int | None = None,
+    output: PathName | None = None,
+    report: ProgressReporter = SILENT,
+    **options: Unpack[ModelOptions],
+) -> Advice:
+    """Says what costs most on a chip, and which change would help: each is built and estimated.
+
+    Args:
+        model: A card's name or a model file that is no .rknn.
+        soc: The chip.
+        request: How the model is converted.
+        data: As for `evaluate`, or a folder of pictures without answers; the accuracy of the
+            changes is then measured in the simulator.
+        limit: Only so many samples, from the first on.
+        apply: Number of a proposal that is written, where it keeps the model's numbers; it is held
+            to the original in ONNX Runtime first.
+        output: The file for it; None is named after the model.
+        report: Where progress goes.
+        options: Fields of `Request`, in place of those of `request`.
+
+    Returns:
+        The costs now, by layer, and the proposals, the best first. The times are estimates.
+
+    Raises:
+        RkzooError: The model cannot be built for the chip, or a proposal not be applied.
+    """
+    from rkzoo.workflow.advice.advise import advise
+    from rkzoo.workflow.request.request import request_of
+
+    return advise(
+        os.fspath(model),
+        soc,
+        request_of(request, options),
+        data=os.fspath(data) if data is not None else None,
+        limit=limit,
+        apply=apply,
+        output=Path(output) if output is not None else None,
         report=report,
     )
 

@@ -70,7 +70,7 @@ KINDS = (
     Kind("rknn", "models built for boards", f"{_HEX}{{32}}", lock="locks/rknn-{}"),
     Kind("made", "models made of other files", rf"{_HEX}{{32}}(\.\w+)?", lock="locks/made-{}"),
     Kind("evals", "records of evaluations", f"{_HEX}{{32}}"),
-    Kind("embeddings", "embeddings of what was searched", f"{_HEX}{{32}}"),
+    Kind("embeddings", "embeddings of what was searched, and of known faces", f"{_HEX}{{32}}"),
     Kind("estimates", "estimates", rf"{_HEX}{{64}}\.json"),
     Kind("layers", "layers by their damage, of tune", f"{_HEX}{{32}}"),
     Kind("lines", "lines of text cut from pages", f"{_HEX}{{16}}", lock="locks/lines-{}"),

@@ -106,7 +106,7 @@ def twins(view: str) -> onnx.ModelProto:
     return behind_conv(again, ["y", "z"])
 
 
-RESPELLED: dict[str, Callable[[], onnx.ModelProto]] = {
+REWRITTEN: dict[str, Callable[[], onnx.ModelProto]] = {
     "LSTM without bias": lambda: recurrent("LSTM", ["Y"], bias=False),
     "GRU without bias": lambda: recurrent("GRU", ["Y", "Y_h"], bias=False),
     "LSTM's last state": lambda: recurrent("LSTM", ["Y_h"]),

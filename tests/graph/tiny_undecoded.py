@@ -202,3 +202,25 @@ def yolov5_face(size: tuple[int, int] = (64, 96), classes: int = 1) -> onnx.Mode
         flat.append(b.op("Reshape", [rows_of, b.ints(1, -1, numbers)]))
     outputs = [b.op("Concat", flat, axis=1)]
     return b.model([("images", [1, 3, *size])], [(name, TensorProto.FLOAT) for name in outputs])
+
+
+def yunet(size: tuple[int, int] = (64, 96), *, maps: bool = False) -> onnx.ModelProto:
+    """Class, objectness, box and points of each level in outputs of their own, 1xNxC or 1xCxhxw, in
+    the order of OpenCV's file: all classes first."""
+    net = Raw(size=size, strides=(8, 16, 32))
+    b = Builder(17)
+    levels = [[b.conv(x, 8, width) for width in (1, 1, 4, 10)] for x in features(b, net)]
+    outputs = []
+    for part in range(4):
+        for level in levels:
+            name = level[part] if maps else _cells_last(b, level[part])
+            outputs.append(b.op("Sigmoid", [name]) if part < 2 else name)
+    return b.model([("images", [1, 3, *size])], [(name, TensorProto.FLOAT) for name in outputs])
+
+
+def _cells_last(b: Builder, name: str) -> str:
+    """1xCxhxw to 1xNxC, as PyTorch writes permute and view."""
+    turned = b.op("Transpose", [name], perm=[0, 2, 3, 1])
+    channels = b.op("Shape", [name])
+    last = b.op("Gather", [channels, b.ints(1)], axis=0)
+    return b.op("Reshape", [turned, b.op("Concat", [b.ints(1, -1), last], axis=0)])

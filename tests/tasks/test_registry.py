@@ -9,12 +9,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead, HeadOutput
 from rkzoo.contract.faces import CentreFaceHead, FaceHead
 from rkzoo.contract.inputs import ImageInput, TensorSpec
 from rkzoo.contract.model import Contract, Head, TaskName
+from rkzoo.contract.pose import TopDownPoseHead
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.contract.vector import VectorHead
@@ -113,7 +115,9 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "classify": (ClassifyHead(classes=5), [(1, 5)]),
     "semantic": (SemanticHead(classes=3), [(1, 3, 8, 8)]),
     "depth": (DepthHead(), [(1, 8, 8)]),
+    "anomaly": (AnomalyHead(map="o0", score="o1"), [(1, 1, 8, 8), (1,)]),
     "vector": (VectorHead(size=4), [(1, 4)]),
+    "top-down-pose": (TopDownPoseHead(points=5, coding="heatmap"), [(1, 5, 4, 6)]),
     "face": (FACES, [(1, CELLS, 4), (1, CELLS, 2), (1, CELLS, 10)]),
     "plate-det": (
         FaceHead(anchors=((16.0, 32.0),), strides=(8,), points=4),
@@ -126,9 +130,13 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
     "text-rec": (TextRecHead(), [(1, 12, 3)]),
     "cut-out": (PromptableSegmentHead(), [(1, 8, 4, 4)]),
 }
-# What follows from the others: variants of `detect`, a page of text-det, and Clip, whose files
-# another test has.
-DERIVED = {"segment", "pose", "obb", "face-yolo", "text", "clip"}
+# What follows from the others: variants of `detect`, a page of text-det, faces and people of two
+# others, and Clip, whose files another test has; and what never scales a picture, so has no use
+# for the hardware that does.
+DERIVED = {
+    *("segment", "pose", "people-pose", "obb", "face-yolo", "face-recognition", "text", "clip"),
+    *("query-detect", "restore"),
+}
 
 
 def test_no_picture_task_is_left_out_below() -> None:
@@ -147,8 +155,14 @@ def test_a_picture_is_written_where_the_npu_reads_it_by_the_boards_hardware(name
     if name == "cut-out":
         decoder = OnAnNpu([])
         decoder.inputs = (
+            TensorSpec(name="image_embeddings", shape=(1, 8, 4, 4), dtype="float32"),
+            TensorSpec(name="point_coords", shape=(1, 5, 2), dtype="float32"),
             TensorSpec(name="point_labels", shape=(1, 5), dtype="float32"),
             TensorSpec(name="mask_input", shape=(1, 1, 16, 16), dtype="float32"),
+        )
+        decoder.outputs = (
+            TensorSpec(name="low_res_masks", shape=(1, 1, 16, 16), dtype="float32"),
+            TensorSpec(name="iou_predictions", shape=(1, 1), dtype="float32"),
         )
         parts = {"encoder": one, "decoder": (contract, decoder)}  # type: ignore[dict-item]
     options = TaskOptions(points=((1, 1, 1),))

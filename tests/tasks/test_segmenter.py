@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from sam_graphs import BEST, RADII, decoder, encoder
 
+import rkzoo
 from rkzoo.cli.main import main
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.contract.segmentation import PromptableSegmentHead
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.prompt.segmenter import PromptableSegmenter
 from rkzoo.vision import image as pictures
 from rkzoo.zoo.catalogue import card
+from upstream_networks import network
 
 PLAIN = TensorsHead()
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -149,3 +155,69 @@ def test_an_input_that_the_cards_name_is_one_of_the_interface() -> None:
     assert names == {spec.name for spec in OnnxSession(decoder()).inputs}
     assert all(isinstance(one, ArrayInput) for one in card("mobilesam-decoder").arrays)
     assert isinstance(card("mobilesam-encoder").input, ImageInput)
+
+
+# ---- decoders that are called otherwise, and encoders with more than one output -------
+
+
+def renamed(content: bytes, names: dict[str, str]) -> bytes:
+    """A graph whose inputs and outputs are called otherwise."""
+    model = onnx.ModelProto.FromString(content)
+    for node in model.graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [names.get(name, name) for name in tensors]
+    for info in (*model.graph.input, *model.graph.output):
+        info.name = names.get(info.name, info.name)
+    return model.SerializeToString()
+
+
+def test_inputs_and_outputs_are_known_by_their_roles(parts) -> None:
+    """As EdgeSAM's files call them, which have no earlier mask."""
+    names = {"low_res_masks": "masks", "iou_predictions": "quality", "point_coords": "where"}
+    called = (parts[1][0], OnnxSession(renamed(decoder(), names)))
+    head = PromptableSegmentHead(points="where", masks="masks", scores="quality")
+    grey = np.full((300, 400, 3), 90, np.uint8)
+    found = PromptableSegmenter(parts[0], called, points=[(200, 150, 1)], head=head)(grey)
+    wanted = PromptableSegmenter(*parts, points=[(200, 150, 1)])(grey)
+    assert (found.dense() == wanted.dense()).all()
+    assert found.to_json() == wanted.to_json()
+    with pytest.raises(RkzooError, match="The decoder has no iou_predictions, low_res_masks"):
+        PromptableSegmenter(parts[0], called, points=[(1, 1, 1)])
+
+
+def test_graphs_of_two_exports_are_refused(parts) -> None:
+    other = renamed(decoder(), {"mask_input": "high_res_feats"})
+    with pytest.raises(RkzooError, match=r"gives embedding, .* takes .*high_res_feats"):
+        PromptableSegmenter(parts[0], (parts[1][0], OnnxSession(other)), points=[(1, 1, 1)])
+
+
+@pytest.mark.sweep
+def test_sam2_cuts_out_what_a_plain_loop_does(tmp_path, monkeypatch) -> None:
+    """The true network with random weights: both graphs in ONNX Runtime, as SAM 2's own predictor
+    uses them (sam2/sam2_image_predictor.py): the picture stretched, the best of three masks, its
+    logits scaled bilinear and cut at 0."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("encoder", "decoder"):
+        model = network(f"sam2-tiny-{name}")
+        Path(f"sam2-tiny-{name}.onnx").write_bytes(model.SerializeToString())
+    picture = np.random.default_rng(3).integers(0, 256, (1024, 1024, 3), np.uint8)
+    with rkzoo.load("sam2-tiny", points=[(300, 500, 1)]) as opened:
+        found = opened(picture).prediction
+    fed = ((picture[..., ::-1] - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)[None]
+    encode = onnxruntime.InferenceSession("sam2-tiny-encoder.onnx")
+    names = [output.name for output in encode.get_outputs()]
+    seen = dict(zip(names, encode.run(None, {"image": fed}), strict=True))
+    prompt = {
+        "point_coords": np.array([[[300, 500], [0, 0]]], np.float32),
+        "point_labels": np.array([[1, -1]], np.float32),
+        "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+        "has_mask_input": np.zeros(1, np.float32),
+    }
+    decode = onnxruntime.InferenceSession("sam2-tiny-decoder.onnx")
+    masks, scores = decode.run(["masks", "iou_predictions"], {**seen, **prompt})
+    best = int(scores[0].argmax())
+    wanted = cv2.resize(masks[0, best], (1024, 1024), interpolation=cv2.INTER_LINEAR) > 0
+    assert wanted.any()
+    assert not wanted.all()
+    assert found.boxes.score[0] == pytest.approx(scores[0, best], abs=1e-4)
+    assert (found.dense()[0] != wanted).mean() < 1e-3

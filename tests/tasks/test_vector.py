@@ -19,7 +19,7 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.vector.result import Vector
-from rkzoo.tasks.vector.task import Measurer, _unit
+from rkzoo.tasks.vector.task import Measurer, unit
 
 
 class Fixed:
@@ -51,7 +51,7 @@ finite = st.floats(-1e6, 1e6, width=32)
 @settings(max_examples=50, deadline=None)
 @given(arrays(np.float32, 7, elements=finite), arrays(np.float32, 7, elements=finite))
 def test_cosines_are_those_of_numpy(a: np.ndarray, b: np.ndarray) -> None:
-    found = float(_unit(a) @ _unit(b))
+    found = float(unit(a) @ unit(b))
     wide = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(wide[0]) * np.linalg.norm(wide[1])
     assert found == pytest.approx(wide[0] @ wide[1] / lengths if lengths else 0, abs=1e-9)

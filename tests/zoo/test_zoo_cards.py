@@ -197,7 +197,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
         (
             GOOD.replace("task: detect", "task: detekt"),
             "task",
-            "known: asset, classify,",
+            "known: anomaly, asset, classify,",
         ),
         (GOOD.replace("size: 10", "size: ten"), "sources[0].size", "int"),
         (GOOD.replace("size: 10", "size: 0"), "sources[0].size", ">= 1"),

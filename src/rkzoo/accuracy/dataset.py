@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rkzoo.accuracy import classes, coco_json, depth, lines, maps, regions, transcripts, yolo
+from rkzoo.accuracy import classes, coco_json, depth, lines, maps, pairs, regions, transcripts, yolo
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
@@ -31,6 +31,7 @@ Kind = Literal[
     "regions",
     "maps",
     "depth",
+    "pairs",
     "speech",
     "tensors",
 ]
@@ -172,6 +173,7 @@ _TEXT = frozenset({"text", "text-rec", "plate"})
 _WHOLE = frozenset({"classify"})
 _PIXELS = frozenset({"semantic"})
 _DEPTH = frozenset({"depth"})
+_FACES = frozenset({"face-recognition", "vector"})
 _SPEECH = frozenset({"speech"})
 _KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
@@ -264,6 +266,11 @@ def _depth_maps(source: DatasetSource) -> ParsedDataset:
     return ParsedDataset("depth", items, truth)
 
 
+def _pairs(source: DatasetSource) -> ParsedDataset:
+    items, truth = pairs.read(_needed(source, "pairs*.txt"), source.images)
+    return ParsedDataset("pairs", items, truth)
+
+
 FORMATS: tuple[DatasetFormat, ...] = (
     DatasetFormat(
         "maps",
@@ -278,6 +285,13 @@ FORMATS: tuple[DatasetFormat, ...] = (
         _DEPTH,
         lambda s: depth.folders_of(s.path, s.images) is not None,
         _depth_maps,
+    ),
+    DatasetFormat(
+        "pairs",
+        "a pairs.txt as LFW's, beside the folders of persons",
+        _FACES,
+        lambda s: bool(_file(s, "pairs*.txt")),
+        _pairs,
     ),
     DatasetFormat("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
     DatasetFormat(

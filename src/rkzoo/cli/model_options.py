@@ -78,12 +78,24 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="pictures that an embedding (of faces, of people) is compared with, by its cosine",
     )
+    add_known(group)
+
+
+def add_known(parser: argparse._ActionsContainer) -> None:
+    """--known."""
+    parser.add_argument(
+        "--known",
+        metavar="FOLDER",
+        help="pictures of faces by name, NAME.jpg or NAME/*.jpg, with which faces are compared",
+    )
 
 
 def add_thresholds(parser: argparse._ActionsContainer) -> None:
     """--conf and --iou."""
     parser.add_argument(
-        "--conf", type=float, help="confidence threshold in 0..1 (default 0.25; text 0.5)"
+        "--conf",
+        type=float,
+        help="confidence threshold in 0..1 (default 0.25; text and faces by name 0.5)",
     )
     parser.add_argument("--iou", type=float, help="IoU threshold for NMS (default 0.45)")
 
@@ -168,6 +180,7 @@ _SAME = {
     "text_model": "text_model",
     "embeddings": "embeddings",
     "against": "against",
+    "known": "known",
     "language": "language",
     "translate": "translate",
     "speed": "speed",

@@ -32,6 +32,7 @@ VERBS = {
     "check": "compare the NPU's outputs with the simulator's",
     "bench": "benchmark a model, stage by stage",
     "estimate": "estimate latency and memory on each chip, without a board",
+    "advise": "what costs most on a chip, and which change would help",
     "doctor": "diagnose this board or PC, with remedies",
     "board": "set up a board over ssh, and list the known ones",
     "clocks": "show, lock and restore the clocks of a board",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkzoo.cli.model_options import add_classes, add_runtime, add_thresholds
+from rkzoo.cli.model_options import add_classes, add_known, add_runtime, add_thresholds
 
 if TYPE_CHECKING:
     from rkzoo.protocol.board import ServerReady
@@ -78,6 +78,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_runtime(parser)
     add_thresholds(parser)
     add_classes(parser)
+    add_known(parser)
     parser.add_argument("--language", metavar="CODE", help="of speech or text, for example en")
     parser.add_argument(
         "--log-format",

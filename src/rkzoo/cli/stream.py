@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.cli import signals
 from rkzoo.cli.model_options import (
     add_classes,
+    add_known,
     add_model_options,
     add_on,
     add_runtime,
@@ -42,7 +43,19 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_on(parser)
     add_thresholds(parser)
     add_classes(parser)
+    add_known(parser)
     parser.add_argument("--track", action="store_true", help="number things across frames")
+    parser.add_argument(
+        "--reid",
+        metavar="MODEL",
+        help="with --track: an embedding model that tells things apart by their looks, so that "
+        "they keep their numbers behind each other",
+    )
+    parser.add_argument(
+        "--reid-classes",
+        metavar="CLASS,...",
+        help="classes that it is asked about (default: people for an upright input, else all)",
+    )
     where = parser.add_argument_group("where the answers go")
     where.add_argument(
         "--save",
@@ -136,6 +149,10 @@ def main(args: argparse.Namespace) -> int:
         request=request(args),
         options=StreamOptions(
             track=args.track,
+            reid=args.reid,
+            reid_classes=tuple(filter(None, args.reid_classes.split(",")))
+            if args.reid_classes is not None
+            else None,
             every_frame=args.every_frame,
             frames=args.frames,
             workers=args.workers,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from rkzoo.contract.schema_base import Size, StrictStruct
 
@@ -44,6 +46,17 @@ class CentreFaceHead(StrictStruct, frozen=True, tag="face-centre", tag_field="ki
     """
 
     stride: Size = 4
+
+
+class FaceRecognitionHead(StrictStruct, frozen=True, tag="face-recognition", tag_field="kind"):
+    """Faces and whose they are: `detector` finds them with five points, `recognizer` makes an
+    embedding of each, aligned by the points to ArcFace's template.
+
+    Attributes:
+        threshold: Cosine of two embeddings from which on the faces are one person's.
+    """
+
+    threshold: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.363
 
 
 FACES = FaceHead | CentreFaceHead

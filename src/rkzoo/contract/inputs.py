@@ -53,7 +53,7 @@ class ImageInput(StrictStruct, frozen=True):
         short: Short side in pixels for `crop`.
         pad: Padding value.
         place: Position of a letterboxed image.
-        smooth: For `crop`, use Pillow's bicubic filter, as upstream does.
+        smooth: For `crop` and `stretch`, use Pillow's bicubic filter, as upstream does.
     """
 
     size: tuple[Size, Size]
@@ -82,8 +82,8 @@ class ImageInput(StrictStruct, frozen=True):
             raise ValueError("std must not contain 0")
         if self.short is not None and self.fit != "crop":
             raise ValueError("short goes with fit: crop only")
-        if self.smooth and self.fit != "crop":
-            raise ValueError("smooth goes with fit: crop only")
+        if self.smooth and self.fit not in ("crop", "stretch"):
+            raise ValueError("smooth goes with fit: crop or stretch only")
         if self.short is not None and self.short < max(self.size):
             raise ValueError("short must not be less than the size")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -10,14 +10,25 @@ from rkzoo.contract.schema_base import StrictStruct
 
 
 class ClipHead(StrictStruct, frozen=True, tag="clip", tag_field="kind"):
-    """CLIP, zero-shot image classification: a pipeline of `image` (image -> embedding 1xW) and
-    `text` (token ids -> embedding 1xW), with the file `text.vocabulary` (CLIP's merges).
+    """CLIP and SigLIP, zero-shot image classification: a pipeline of `image` (image -> embedding
+    1xW) and `text` (token ids -> embedding 1xW), with the file `text.vocabulary`.
 
-    `scale` times the cosine of two embeddings goes into a softmax over the texts.
-    https://arxiv.org/abs/2103.00020
+    `scale` times the cosine of two embeddings, plus `bias`, goes into a softmax over the texts
+    (CLIP, https://arxiv.org/abs/2103.00020) or a sigmoid for each of them (SigLIP,
+    https://arxiv.org/abs/2303.15343).
+
+    Attributes:
+        scale: exp of the trained logit scale.
+        bias: The trained logit bias.
+        activation: `sigmoid` where the texts do not exclude each other.
+        tokenizer: `clip`: the vocabulary is CLIP's merges; `open_clip`: likewise, and texts are
+            padded with 0; `siglip`: it is a SentencePiece model.
     """
 
     scale: float = 100.0
+    bias: float = 0.0
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    tokenizer: Literal["clip", "open_clip", "siglip"] = "clip"
 
 
 class SentenceHead(StrictStruct, frozen=True, tag="sentence", tag_field="kind"):

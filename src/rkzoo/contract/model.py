@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.audio import (
     CtcSpeechHead,
     MoonshineHead,
@@ -18,9 +19,12 @@ from rkzoo.contract.audio import (
 from rkzoo.contract.classify import ClassifyHead
 from rkzoo.contract.depth import DepthHead
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
+from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
+from rkzoo.contract.query_detect import QueryDetectHead
+from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.contract.segmentation import PromptableSegmentHead, SemanticHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
@@ -36,8 +40,12 @@ class TensorsHead(StrictStruct, frozen=True, tag="tensors", tag_field="kind"):
     picture: str = ""
 
 
+BoxHead = DetectHead | QueryDetectHead
+"""What gives boxes with a class, whose tail is cut off and proved."""
+
 PictureHead = (
     DetectHead
+    | QueryDetectHead
     | TextDetHead
     | TextClsHead
     | TextRecHead
@@ -47,12 +55,16 @@ PictureHead = (
     | CentreFaceHead
     | SemanticHead
     | DepthHead
+    | RestoreHead
+    | AnomalyHead
     | VectorHead
+    | TopDownPoseHead
 )
 Head = (
     PictureHead
     | TensorsHead
     | PromptableSegmentHead
+    | FaceRecognitionHead
     | WhisperHead
     | MoonshineHead
     | CtcSpeechHead
@@ -64,6 +76,7 @@ Head = (
     | SentenceHead
     | TranslateHead
     | MarianHead
+    | PeoplePoseHead
 )
 
 TaskName = Literal[
@@ -74,8 +87,11 @@ TaskName = Literal[
     "classify",
     "semantic",
     "depth",
+    "restore",
+    "anomaly",
     "vector",
     "face",
+    "face-recognition",
     "plate",
     "text",
     "text-det",

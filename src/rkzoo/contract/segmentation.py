@@ -11,14 +11,31 @@ from rkzoo.contract.schema_base import StrictStruct
 
 
 class PromptableSegmentHead(StrictStruct, frozen=True, tag="cut-out", tag_field="kind"):
-    """Promptable segmentation (SAM): a pipeline of `encoder`, image -> embedding 1xExhxw, and
-    `decoder`, which takes that as `image_embeddings`, N points as `point_coords` 1xNx2 in input
-    pixels and `point_labels` 1xN (1 foreground, 0 background, 2 and 3 box corners, -1 none),
-    `mask_input` 1x1x4hx4w and `has_mask_input`, and returns `low_res_masks` 1xMx4hx4w, logits, and
-    `iou_predictions` 1xM, their estimated quality.
+    """Promptable segmentation (SAM and what followed): a pipeline of `encoder`, image -> one
+    embedding or several, and `decoder`, which takes these and a prompt and returns masks.
+
+    An output of the encoder goes to the decoder's input of its name; a single one, where none is
+    called so, to the input that no role names. Every further input is a role, by the name that it
+    has in the file. `points` and `labels` must be there, the others where the decoder has them.
+
+    Attributes:
+        points: N places in pixels of the encoder's input, (1, N, 2) or (1, 1, N, 2), x first.
+        labels: What each is, (1, N) or (1, 1, N): 1 foreground, 0 background, 2 and 3 the corners
+            of a box, -1 none.
+        mask: Logits of an earlier mask, 1x1xhxw; zeros are given.
+        has_mask: Whether that counts, (1,); 0 is given.
+        masks: The output of M masks, 1xMxhxw or 1x1xMxhxw, logits over the encoder's input.
+        scores: The output of their estimated quality, 1xM or 1x1xM.
 
     https://arxiv.org/abs/2304.02643
     """
+
+    points: str = "point_coords"
+    labels: str = "point_labels"
+    mask: str = "mask_input"
+    has_mask: str = "has_mask_input"
+    masks: str = "low_res_masks"
+    scores: str = "iou_predictions"
 
 
 class SemanticHead(StrictStruct, frozen=True, tag="semantic", tag_field="kind"):

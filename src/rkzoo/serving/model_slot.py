@@ -234,8 +234,10 @@ class ModelSlot:
         own = {name: value for name, value in self._asked.items() if name in DEFAULTS}
         request = request_of(None, own | dict(asked))
         validate_options(self._head, request.given())
-        options = replace(request.task_options, prompts=whole.prompts, against=whole.against)
-        task = task_of(self._plan, self._parts, options)
+        options = replace(
+            request.task_options, prompts=whole.prompts, against=whole.against, known=whole.known
+        )
+        task = task_of(self._plan, self._parts, options, _Noted())
         return _OpenTask(task, checked(task), painter_of(task))
 
 

@@ -24,7 +24,7 @@ _WIDTHS = {"INT8": 1, "UINT8": 1, "FLOAT16": 2, "INT16": 2, "FLOAT": 4, "INT32":
 _RELABELS = ("Reshape", "Transpose")  # negligible on the CPU
 
 
-def _on_cpu(layer: LayerCost) -> bool:
+def on_cpu(layer: LayerCost) -> bool:
     return layer.target == "CPU" and layer.op not in _RELABELS
 
 
@@ -54,7 +54,7 @@ def _moved(layer: LayerCost) -> float:
     Computed from shapes, since the compiler's own figure may include constants, which stream in
     much faster (17 MB in one concat of RetinaFace on rk3588).
     """
-    if layer.cycles_total or _on_cpu(layer):
+    if layer.cycles_total or on_cpu(layer):
         return 0.0
     read = sum(map(math.prod, layer.input_shape)) * _width(layer)
     return (min(read, layer.rw_kb * 1024) + _written(layer)) / 1e6
@@ -63,9 +63,9 @@ def _moved(layer: LayerCost) -> float:
 TERMS: dict[str, Callable[[LayerCost], float]] = {
     "cycles": lambda layer: layer.cycles_total / 1e6,
     "moved": _moved,
-    "layers": lambda layer: 0.0 if _on_cpu(layer) else 0.01,
+    "layers": lambda layer: 0.0 if on_cpu(layer) else 0.01,
     "swish": _swish,
-    "cpu": lambda layer: layer.rw_kb * 1024 / 1e6 if _on_cpu(layer) else 0.0,
+    "cpu": lambda layer: layer.rw_kb * 1024 / 1e6 if on_cpu(layer) else 0.0,
 }
 """Million cycles; MB in and out of layers without cycles; hundreds of layers; million values
 through a swish; MB read by layers that run on the CPU."""
@@ -177,10 +177,10 @@ def latency(table: CostTable, model: ChipModel | None = None) -> Latency:
     bound = cycles * 1e9 / clock if clock else None
     if model is None:
         each = tuple(layer.cycles_total / 1e6 * (1e9 / clock if clock else 1.0) for layer in work)
-        return Latency(None, None, None, cycles, bound, each, sum(map(_on_cpu, work)))
+        return Latency(None, None, None, cycles, bound, each, sum(map(on_cpu, work)))
     layers = tuple(_milliseconds(layer, model) for layer in work)
     ms = math.fsum(layers)
-    unpriced = 0 if model.coefficients.get("cpu") else sum(map(_on_cpu, work))
+    unpriced = 0 if model.coefficients.get("cpu") else sum(map(on_cpu, work))
     return Latency(ms, ms * model.low, ms * model.high, cycles, bound, layers, unpriced)
 
 
@@ -190,7 +190,24 @@ def _milliseconds(layer: LayerCost, model: ChipModel) -> float:
 
 def cpu_layers(table: CostTable) -> tuple[LayerCost, ...]:
     """Layers that run on the CPU, except those that only relabel a tensor."""
-    return tuple(layer for layer in table.work if _on_cpu(layer))
+    return tuple(layer for layer in table.work if on_cpu(layer))
+
+
+def cpu_megabytes(table: CostTable) -> float:
+    """Megabytes that the layers on the CPU read."""
+    return math.fsum(layer.rw_kb * 1024 for layer in cpu_layers(table)) / 1e6
+
+
+def cpu_price(soc: str) -> tuple[str, float]:
+    """Milliseconds of a megabyte that layers on the CPU read, and the chip whose published speeds
+    say so: the chip itself, else the first that has such layers; ("", 0.0) where none has.
+    """
+    prices = {
+        name: model.coefficients.get("cpu", 0.0) for name, model in latency_model().chips.items()
+    }
+    own = {name: price for name, price in prices.items() if price and same_family(name, soc)}
+    other = {name: price for name, price in prices.items() if price}
+    return next(iter((own or other).items()), ("", 0.0))
 
 
 def traffic(table: CostTable) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Session
 
 if TYPE_CHECKING:
@@ -29,11 +30,16 @@ class TaskParts:
         parts: contract and session by role ("model" where there is only one).
         files: further files by role: `decoder.vocabulary` is the file `vocabulary` of the part
             `decoder`.
+        digest: of all that makes the models' numbers, under which what was made with them can be
+            kept; "" where that is not known.
+        report: where notes and progress of the opening go.
     """
 
     head: Head | None
     parts: Mapping[str, tuple[Contract, Session]]
     files: Mapping[str, Path]
+    digest: Callable[[], str] = lambda: ""
+    report: ProgressReporter = SILENT
 
 
 Task = Callable[[Any], Any]
@@ -53,6 +59,7 @@ class TaskOptions:
         boxes: x1, y1, x2, y2 in source pixels, likewise.
         prompts: class names that the user gives.
         against: names of pictures (files, folders, globs) that an embedding is compared with.
+        known: folder of pictures of faces whose names are known.
         detect: thresholds of a detection head; None: the defaults.
         page: thresholds of a text reader; None: the defaults.
     """
@@ -64,6 +71,7 @@ class TaskOptions:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     prompts: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    known: str | None = None
     detect: DetectOptions | None = None
     page: PageOptions | None = None
 

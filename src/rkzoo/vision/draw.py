@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.vision.limbs import LIMBS
 from rkzoo.vision.palettes import Color, readable_on
 
 Image = NDArray[np.uint8]
@@ -79,21 +80,13 @@ def masks(
     return canvas
 
 
-# Of the 17 COCO keypoints: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles, the
-# left one first.
-COCO_LIMBS = (
-    (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8),
-    (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
-)  # fmt: skip
-
-
 def skeletons(
     image: Image,
     xy: NDArray[np.float32],
     visible: NDArray[np.bool_],
     colors: Sequence[Color],
 ) -> Image:
-    """Draw keypoints, and limbs where K is COCO's 17.
+    """Draw keypoints, and the limbs of the sets of key points that LIMBS knows by K.
 
     Args:
         image: BGR uint8 (H, W, 3).
@@ -106,7 +99,7 @@ def skeletons(
     """
     canvas = _copy(image)
     thickness = _thickness(image)
-    limbs = COCO_LIMBS if xy.shape[1:2] == (17,) else ()
+    limbs = LIMBS.get(xy.shape[1], ())
     for points, seen, color in zip(_pixels(xy), visible, colors, strict=True):
         for a, b in limbs:
             if seen[a] and seen[b]:

@@ -118,6 +118,8 @@ def fit(image: Image, spec: ImageInput, canvas: Image | None = None) -> tuple[Im
     inside = border(target, box, spec.pad)
     if box.scaled == box.source:
         np.copyto(inside, image)
+    elif spec.smooth:
+        np.copyto(inside, _bicubic(image, box.scaled))
     elif spec.channels == 1:
         np.copyto(inside, _resized(image, box.scaled, _bilinear(box)))
     else:
@@ -163,6 +165,13 @@ def _resized(image: Image, size: tuple[int, int], way: int) -> Image:
     return np.asarray(resized, np.uint8).reshape(*size, image.shape[2])
 
 
+def _bicubic(image: Image, size: tuple[int, int]) -> Image:
+    """The image scaled to (height, width) by Pillow's bicubic filter, which averages."""
+    plane = image[..., 0] if image.shape[2] == 1 else image
+    scaled = Pillow.fromarray(plane).resize((size[1], size[0]), Pillow.Resampling.BICUBIC)
+    return np.asarray(scaled).reshape(*size, -1)
+
+
 def border(target: Image, box: Letterbox, pad: int) -> Image:
     """Fill the padding of a canvas (H, W, C) with `pad`; returns the view of the image's area."""
     bottom, right = box.top + box.scaled[0], box.left + box.scaled[1]
@@ -197,9 +206,7 @@ def _middle(image: Image, box: Letterbox, target: Image, smooth: bool = False) -
     if (scaled_h, scaled_w) == image.shape[:2]:
         pass
     elif smooth:
-        plane = image[..., 0] if image.shape[2] == 1 else image
-        scaled = Pillow.fromarray(plane).resize((scaled_w, scaled_h), Pillow.Resampling.BICUBIC)
-        image = np.asarray(scaled).reshape(scaled_h, scaled_w, -1)
+        image = _bicubic(image, (scaled_h, scaled_w))
     else:
         way = cv2.INTER_AREA if scaled_h < image.shape[0] else cv2.INTER_LINEAR
         image = _resized(image, (scaled_h, scaled_w), way)

@@ -60,15 +60,25 @@ def weights(
             paths |= {role_name(role, name): path for name, path in files.items()}
         return paths
     if card.export:
-        raise RkzooError(
-            f"There is no file of {card.name} to fetch.",
-            "Its authors publish the weights for PyTorch only.",
-            f"Export it with `{card.export}`, and give the .onnx in place of the name.",
-        )
+        return {MODEL: _exported(card, report)}
     return {
         name: fetch(mirrors, report, offline=offline, full=full)
         for name, mirrors in files_of(card).items()
     }
+
+
+def _exported(card: Card, report: ProgressReporter) -> Path:
+    """The file that a user exported: called as the card is, in the current folder."""
+    file = Path(f"{card.name}.onnx")
+    if not file.is_file():
+        raise RkzooError(
+            f"There is no file of {card.name} to fetch.",
+            "Its authors publish the weights for PyTorch only.",
+            f"Export it with `{card.export}`, and give the .onnx in place of the name, or call it "
+            f"{file} in the folder that you work in.",
+        )
+    report.note(f"{card.name}: {file} of this folder is taken, as it is.")
+    return file
 
 
 def asset(name: str, report: ProgressReporter = SILENT, *, offline: bool = False) -> Path:

@@ -8,7 +8,10 @@ from functools import partial
 import onnx
 import pytest
 import test_anchor_heads
+import test_embedding_networks
 import test_undecoded_heads
+import tiny_maps
+import tiny_queries
 import tiny_undecoded
 import tiny_whole
 import tiny_yolo
@@ -47,6 +50,7 @@ GRAPHS: list[tuple[str, Make, str]] = [
         for name, (net, family, _) in test_undecoded_heads.HEADS.items()
     ),
     ("yolov5-face", tiny_undecoded.yolov5_face, "yolov5-face"),
+    ("yunet", tiny_undecoded.yunet, "yunet"),
     (
         "rtmdet decoded",
         partial(tiny_undecoded.decoded, tiny_undecoded.Raw(bins=1, strides=(8, 16, 32), one=False)),
@@ -56,12 +60,27 @@ GRAPHS: list[tuple[str, Make, str]] = [
         (f"classifier {end}", partial(tiny_whole.classifier, end), "classifier")
         for end in ("gemm", "softmax", "matmul", "conv", "squeezenet")
     ),
+    *((f"depth {end}", partial(tiny_maps.depth, end), "midas") for end in ("relative", "metric")),
+    ("super-resolution", tiny_maps.super_resolution, "restore"),
+    ("denoiser", tiny_maps.denoiser, "restore"),
+    ("anomaly", tiny_maps.anomaly, "anomaly"),
     ("lprnet", tiny_whole.lprnet, "lprnet"),
     ("retinaface", tiny_whole.retinaface, "retinaface"),
+    *(
+        (
+            f"queries {coding} {form}",
+            partial(tiny_queries.detr, tiny_queries.Detr(coding, form)),
+            of,
+        )
+        for coding, of in tiny_queries.FAMILIES.items()
+        for form in tiny_queries.FORMS
+    ),
+    ("dinov2 tokens", partial(test_embedding_networks.tokens, 1, name="images"), "dinov2"),
 ]
 FAMILIES = {
-    *("classifier", "lprnet", "retinaface"),
-    *("nanodet", "nanodet-plus", "picodet", "rtmdet", "yolov5-face", "yolov8-face"),
+    *("anomaly", "classifier", "lprnet", "midas", "restore", "retinaface"),
+    *tiny_queries.FAMILIES.values(),
+    *("nanodet", "nanodet-plus", "picodet", "rtmdet", "yolov5-face", "yolov8-face", "yunet"),
     *("yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo26", "yolox", "ppyoloe"),
     *(f"{base}-{task}" for base in ("yolov8", "yolo26") for task in ("seg", "pose", "obb")),
 }

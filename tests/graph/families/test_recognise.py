@@ -16,9 +16,9 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import Recognition, recognise
 from rkzoo.graph.lowering.cut_head import cut_contract, cut_head
+from rkzoo.graph.lowering.rewrites.rewriting import rewrite
 from rkzoo.graph.lowering.verify import MAX_BOX_PX, MAX_SCORE, verify_equivalence
 from rkzoo.graph.onnx.read import load
-from rkzoo.graph.onnx.rewrite import scale_after_product
 from rkzoo.graph.onnx.view import graph_view, prepared, run
 
 
@@ -309,7 +309,7 @@ def test_a_bias_left_as_an_addition() -> None:
 
 def test_a_newer_opset_is_lowered() -> None:
     model = stock(Spec(opset=20))
-    small = cut_head(model, recognise(model))
+    small = rewrite(cut_head(model, recognise(model))).model
     assert small.opset_import[0].version == 19
     assert prove_it(model, recognise(model)).box_px < MAX_BOX_PX
 
@@ -514,8 +514,7 @@ def test_a_scale_before_the_product_moves_behind_it(side: int, turned: bool) -> 
     out = b.op("Softmax", [product], axis=-1)
     model = b.model([("x", [1, 2, 4, 4])], [(out, TensorProto.FLOAT)])
     fed = {"x": np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)}
-    view = prepared(model, {})
-    scale_after_product(view)
+    view = graph_view(rewrite(model).model)
     kinds = [node.op_type for node in graph_view(view.model).producers.values()]
     assert graph_view(view.model).producers[view.model.graph.node[-1].input[0]].op_type == "Mul"
     assert kinds.count("MatMul") == 1
@@ -526,9 +525,7 @@ def test_a_product_without_a_scale_stays() -> None:
     b = Builder()
     out = b.op("Softmax", [b.op("MatMul", ["x", "x"])], axis=-1)
     model = b.model([("x", [4, 4])], [(out, TensorProto.FLOAT)])
-    view = prepared(model, {})
-    scale_after_product(view)
-    assert [node.op_type for node in view.model.graph.node] == ["MatMul", "Softmax"]
+    assert [node.op_type for node in rewrite(model).model.graph.node] == ["MatMul", "Softmax"]
 
 
 # ---- real weights -------------------------------------------------------------------

@@ -19,6 +19,7 @@ from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import ImageSource
 from rkzoo.graph.families.registry import RECOGNISERS, Recognition, recognise
 from rkzoo.graph.lowering.cut_head import cut_head
+from rkzoo.graph.lowering.rewrites.rewriting import rewrite
 from rkzoo.graph.lowering.verify import (
     MAX_BOX_PX,
     MAX_EXTRA,
@@ -187,7 +188,9 @@ def test_what_is_picked_inside_needs_no_suppression_and_says_so() -> None:
 def test_cutting_leaves_no_operator_that_the_npu_has_not() -> None:
     for head in HEADS[::4]:
         model = build(head)
-        kinds = {node.op_type for node in cut_head(model, recognise(model)).graph.node}
+        kinds = {
+            node.op_type for node in rewrite(cut_head(model, recognise(model))).model.graph.node
+        }
         assert kinds <= {"Conv", "Relu", "Sigmoid", "Mul", "Constant"}
 
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from picture_fronts import FIRST, IMAGENET, MEAN, SHARES, STD, Front, column
 from tiny_yolo import Spec, stock
 
+from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.graph.families.registry import recognise
 from rkzoo.graph.lowering.cut_head import cut_head, keep_head
@@ -302,3 +303,35 @@ def test_mobilenet_in_every_spelling(name: str, assets: Path) -> None:
     (expected,) = run(network, {network.graph.input[0].name: normal})
     (logits,) = answers(legalized(model, found.contract), found.contract, rgb).values()
     np.testing.assert_allclose(logits, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "twice"),
+    [
+        ((0.0,) * 3, (1.0,) * 3, False),
+        ((4.0,) * 3, (1.1,) * 3, False),
+        ((127.5,) * 3, (127.5,) * 3, True),
+        ((0.0,) * 3, (255.0,) * 3, True),
+        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True),
+    ],
+)
+def test_a_picture_that_is_normalised_twice_is_told(
+    mean: tuple[float, ...], std: tuple[float, ...], twice: bool
+) -> None:
+    """The graph takes 127.5 away and divides by 128, as SFace's does: pixels of 0..255."""
+    model = tiny_whole.classifier(classes=1000)
+    first = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["normalised" if name == first else name for name in node.input]
+    numbers = [numpy_helper.from_array(np.float32(v), n) for v, n in ((127.5, "m"), (128, "s"))]
+    model.graph.initializer.extend(numbers)
+    model.graph.node.insert(0, onnx.helper.make_node("Sub", [first, "m"], ["moved"]))
+    model.graph.node.insert(1, onnx.helper.make_node("Div", ["moved", "s"], ["normalised"]))
+    front = input_preprocessing(model)
+    assert front is not None
+    said = front.twice(ImageInput(size=(32, 32), mean=mean, std=std))
+    assert bool(said) is twice
+    if twice:
+        assert "NORMALISED TWICE" in said
+        assert "mean 127.5, std 128" in said
+    assert not front.twice(recognise(model).contract.input)

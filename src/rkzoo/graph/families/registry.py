@@ -13,13 +13,18 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.graph import literal
 from rkzoo.graph.families import (
+    anomaly,
     classifier,
+    depth,
     lprnet,
     ppocr,
+    queries,
     raw_levels,
+    restore,
     retinaface,
     semantic,
     speech,
+    top_down_pose,
     vector,
     yolo_world,
     yolov5_decoded,
@@ -28,6 +33,7 @@ from rkzoo.graph.families import (
     yolov8,
     yolov8_rockchip,
     yolox,
+    yunet,
 )
 from rkzoo.graph.families.recognition import (
     Form,
@@ -61,14 +67,20 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("a YOLOv6", yolov6_ppyoloe.yolov6),
     ("a PP-YOLOE", yolov6_ppyoloe.ppyoloe),
     ("a NanoDet, PicoDet, RTMDet or YOLO-face before decoding", raw_levels.undecoded),
+    ("a YuNet", yunet.undecoded),
     ("a text detector of PP-OCR", ppocr.detector),
     ("a text recognizer of PP-OCR", ppocr.recognizer),
     ("a text angle classifier of PP-OCR", ppocr.angle),
     ("a classifier", classifier.classifier),
     ("an embedding or a regression", vector.vector),
+    ("a pose of one person", top_down_pose.top_down_pose),
+    ("a depth estimator", depth.depth),
     ("a segmentation into classes", semantic.semantic),
+    ("a super-resolution or restoration", restore.restore),
+    ("an anomaly detector", anomaly.anomaly),
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
+    ("a DETR", queries.queries),
 )
 # Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (

@@ -164,6 +164,12 @@ def _end(view: GraphView, name: str) -> _End | None:
     )
 
 
+def makes_picture(view: GraphView) -> bool:
+    """Whether nothing tells the one output from a picture that the network makes of its input."""
+    end = _end(view, view.model.graph.output[0].name)
+    return end is not None and _is_picture(view, end)
+
+
 def _is_picture(view: GraphView, end: _End) -> bool:
     """Whether nothing tells the maps from a picture that the network makes of the one it sees, as
     denoisers and colourisers do."""

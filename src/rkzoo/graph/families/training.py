@@ -73,6 +73,21 @@ RTMDET = Training(
 # https://github.com/PaddlePaddle/PaddleDetection/tree/release/2.6/configs/ppyoloe
 PPYOLOE = Training("ppyoloe", "PP-YOLOE+", "RGB", _BY_255, "stretch")
 
+# https://github.com/lyuwenyu/RT-DETR/blob/main/rtdetr_pytorch/configs/dataset/coco_detection.yml
+RTDETR = Training("rtdetr", "RT-DETR or RT-DETRv2", "RGB", _BY_255, "stretch")
+# https://github.com/Peterande/D-FINE/blob/master/configs/dataset/coco_detection.yml, and DEIM's
+DFINE = Training(
+    "dfine", "D-FINE or DEIM", "RGB", _BY_255, "stretch",
+    mark="Boxes as distances from a query's reference",
+)  # fmt: skip
+# https://github.com/roboflow/rf-detr, rfdetr 1.11.2: RFDETR.means, stds and predict
+RFDETR = Training(
+    "rfdetr", "RF-DETR", "RGB", _IMAGENET, "stretch",
+    mark="Boxes in proportion to a query's reference",
+)  # fmt: skip
+# https://github.com/facebookresearch/detr/blob/main/datasets/coco.py; a fixed size is stretched to
+DETR = Training("detr", "DETR", "RGB", _IMAGENET, "stretch", mark="Boxes without a reference")
+
 
 def is_picodet(levels: Sequence[Level]) -> bool:
     """Four levels to stride 64 and 8 bins a side, which no other family has."""

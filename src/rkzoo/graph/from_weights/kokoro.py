@@ -31,9 +31,8 @@ def make_kokoro(files: Mapping[str, Path], target: Path, report: ProgressReporte
         raise _damaged(f"They are no ONNX file: {error}.") from error
     for opset in model.opset_import:
         if opset.domain == "" and opset.version == 20:
-            opset.version = (
-                19  # all that 20 changed in these operators are types for ConstantOfShape
-            )
+            # All that 20 changed in these operators are types for ConstantOfShape.
+            opset.version = 19
     # Rounded and at least 1: the only whole numbers that are clipped.
     rounded = {name for node in model.graph.node if node.op_type == "Round" for name in node.output}
     clipped = [n for n in model.graph.node if n.op_type == "Clip" and n.input[0] in rounded]

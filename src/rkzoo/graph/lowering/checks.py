@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rkzoo.checks import Check
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import Head
+from rkzoo.contract.model import BoxHead, Head
 from rkzoo.contract.text import TextClsHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import Recognition
@@ -156,11 +156,17 @@ def _head(
         what = unknown.what if unknown else "The head was not recognised."
         yield Check("fail", f"{what}{why}")
         return
-    boxes = " as boxes" if isinstance(recognition.contract.head, DetectHead) else ""
+    boxes = " as boxes" if isinstance(recognition.contract.head, BoxHead) else ""
     yield Check("ok", f"The head is known, so its outputs can be decoded{boxes}.")
     for sentence in recognition.assumed:
         yield Check("warn", sentence)
-    if recognition.form == "stock":
+    if recognition.form == "stock" and not isinstance(recognition.contract.head, DetectHead):
+        yield Check(
+            "ok",
+            "What follows the scores and boxes of the queries is cut off by convert, after "
+            "verifying that the result is equal.",
+        )
+    elif recognition.form == "stock":
         yield Check(
             "ok",
             "Boxes and scores share one output here, which INT8 cannot hold; convert cuts the "
@@ -183,7 +189,7 @@ def _labels(recognition: Recognition, card: str, named: int) -> Iterator[Check]:
         yield Check("ok", "Its classes are given with --prompt.")
     elif recognition.contract.labels:
         yield Check("ok", f"Each of the {len(recognition.contract.labels)} classes has its name.")
-    elif named and isinstance(head, DetectHead):
+    elif named and isinstance(head, BoxHead):
         yield Check(
             "warn",
             f"The file names {named} classes but its head has {head.classes}: the names are "

@@ -16,13 +16,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import BoxHead, Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.outputs import cut_outputs
 from rkzoo.graph.families.recognition import HeadTensor, Recognition
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
-from rkzoo.graph.onnx.opset import with_lower_opset
-from rkzoo.graph.onnx.rewrite import focus_to_convolution, picture_as_floats, scale_after_product
+from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.view import MAX_IR, GraphView, constant_value, is_scale, prepared
 
 Scores = Literal["sigmoid", "logits", "bounded"]
@@ -30,8 +29,14 @@ Scores = Literal["sigmoid", "logits", "bounded"]
 range, so that very negative background logits take no part of the INT8 range.
 """
 _BOUND = 8.0  # sigmoid(-8) = 0.0003, below every confidence threshold in use
-BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
-"""The largest error that clipping causes in a score that is the product of two."""
+_BOUNDED_AWAY = 2 / (1 + np.exp(_BOUND))
+
+
+def bounded_away(head: Head) -> float:
+    """The largest error that clipping causes in a score that is the product of two, or the square
+    root of that."""
+    rooted = isinstance(head, DetectHead) and head.objectness == "geometric"
+    return float(_BOUNDED_AWAY**0.5 if rooted else _BOUNDED_AWAY)
 
 
 def cut_head(
@@ -42,12 +47,9 @@ def cut_head(
     Outputs, float32, one a tap: box_8 1x4Mxhxw (raw), score_8 1xCxhxw (as `scores` says),
     box_16, score_16, ..., named by stride, finest level first. The
     input is fixed to float32 1xCxHxW, half precision widened, and everything that only the tail
-    needed is gone. `model` is left as it was. Raises RkzooError when the opset is above 19
-    and cannot be lowered.
+    needed is gone. `model` is left as it was.
     """
     view = _prepared(model, recognition)
-    scale_after_product(view)
-    focus_to_convolution(view)
     head = _head(cut_contract(recognition, scores=scores))
     names = [output.name for output in head.outputs]
     requested = {name for n in names for name in (n, f"{n}_raw")}
@@ -76,7 +78,7 @@ def cut_head(
     result.opset_import.extend(view.model.opset_import)
     result.functions.extend(view.model.functions)
     result.metadata_props.extend(model.metadata_props)
-    return with_lower_opset(result)
+    return result
 
 
 def _exposed(
@@ -180,13 +182,11 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 def keep_head(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelProto:
     """Prepare the graph for the toolkit with its head left on.
 
-    The input is fixed and float16 widened, attention and opset are rewritten as in `cut_head`;
+    The input is fixed and float16 widened, attention is rewritten as in `cut_head`;
     outputs that the contract does not name are dropped (YOLOv5's raw heads beside the boxes).
     `model` is not modified.
     """
     view = _prepared(model, recognition)
-    scale_after_product(view)
-    focus_to_convolution(view)
     contract = recognition.uncut or recognition.contract
     named = {output.name: None for output in _head(contract).outputs}
     if any(output.name not in named for output in view.model.graph.output):
@@ -196,7 +196,7 @@ def keep_head(model: onnx.ModelProto, recognition: Recognition) -> onnx.ModelPro
         view.model.graph.CopyFrom(graph)
     _picture_first(view.model, contract)
     view.model.ir_version = min(view.model.ir_version, MAX_IR)
-    return with_lower_opset(view.model)
+    return view.model
 
 
 def _picture_first(model: onnx.ModelProto, contract: Contract) -> None:
@@ -217,13 +217,15 @@ def cut_contract(recognition: Recognition, *, scores: Scores = "sigmoid") -> Con
         RkzooError: The head is not a detection head.
     """
     head = _head(recognition.contract)
+    if not isinstance(head, DetectHead):
+        return recognition.contract
     outputs = cut_outputs(recognition.head_tensors, head.strides)
     head = msgspec.structs.replace(head, outputs=outputs, activated=scores == "sigmoid")
     return msgspec.structs.replace(recognition.contract, head=head)
 
 
-def _head(contract: Contract) -> DetectHead:
-    if not isinstance(contract.head, DetectHead):
+def _head(contract: Contract) -> BoxHead:
+    if not isinstance(contract.head, BoxHead):
         raise RkzooError("Only a detection head can be cut.", f"This is {contract.family}.", code=1)
     return contract.head
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ImageInput
+from rkzoo.contract.model import BoxHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.lowering.cut_head import static_input
@@ -87,7 +88,7 @@ def verify_equivalence(
             cut.
     """
     uncut, kept = recognition.uncut, recognition.contract.head
-    if uncut is None or not isinstance(uncut.head, DetectHead) or not isinstance(kept, DetectHead):
+    if uncut is None or not isinstance(uncut.head, BoxHead) or not isinstance(kept, BoxHead):
         raise RkzooError(
             "There is nothing to verify for this model.", "Its head was not cut.", "", code=1
         )
@@ -102,11 +103,11 @@ def verify_equivalence(
     whole = prepared(unrounded(original), sizes).model
     order = [output.name for output in whole.graph.output]
     indexes = [order.index(output.name) for output in uncut.head.outputs]
-    picked = uncut.head.decoded is not None and uncut.head.decoded.picked
-    pictures = _pictures(image.size, seed)
+    picked = is_picked(uncut.head)
+    pictures = drawn_pictures(image.size, seed)
     worst, best, cells = np.zeros(3), 0.0, 0
     for picture in pictures:
-        fed = _input_tensor(picture, image, front)
+        fed = input_tensor(picture, image, front)
         answers = run_whole(whole, {name: fed if front is None else front.array(fed)})
         expected_raw, found_raw = (
             [answers[index] for index in indexes],
@@ -114,7 +115,7 @@ def verify_equivalence(
         )
         expected, actual = decode_whole(expected_raw), decode_cut(found_raw)
         prototypes = (_prototypes(kept, found_raw), _prototypes(uncut.head, expected_raw))
-        if recognition.coarsest_first:
+        if recognition.coarsest_first and isinstance(kept, DetectHead):
             expected = _finest_first(expected, kept.strides, image.size)
         if picked:
             expected, actual = _paired(expected, actual)
@@ -136,8 +137,8 @@ def verify_equivalence(
     return EquivalenceReport(box_px, score, len(pictures), cells, best, extra)
 
 
-def _input_tensor(
-    picture: NDArray[np.float32], image: ImageInput, front: InputPreprocessing | None
+def input_tensor(
+    picture: NDArray[np.float32], image: ImageInput, front: InputPreprocessing | None = None
 ) -> NDArray[np.float32]:
     """A picture (H, W, 3) as float32 1xCxHxW, normalised: whole numbers where the graph, as it
     was exported, takes no others."""
@@ -163,11 +164,19 @@ def _finest_first(
     return turned(boxes), turned(scores), turned(extras)
 
 
-def _prototypes(head: DetectHead, outputs: Sequence[Array]) -> Array:
+def is_picked(head: BoxHead) -> bool:
+    """Whether the graph picks the best itself, so that its rows are some of those before."""
+    if isinstance(head, DetectHead):
+        return head.decoded is not None and head.decoded.picked
+    return head.picked
+
+
+def _prototypes(head: BoxHead, outputs: Sequence[Array]) -> Array:
     """The mask prototypes, one per row; empty for a head without masks."""
-    for output, array in zip(head.outputs, outputs, strict=True):
-        if output.role == "prototypes":
-            return array.reshape(array.shape[1], -1)
+    if isinstance(head, DetectHead):
+        for output, array in zip(head.outputs, outputs, strict=True):
+            if output.role == "prototypes":
+                return array.reshape(array.shape[1], -1)
     return np.empty((0, 0), np.float32)
 
 
@@ -211,7 +220,7 @@ def _unequal(why: str) -> RkzooError:
     )
 
 
-def _pictures(size: tuple[int, int], seed: int) -> list[NDArray[np.float32]]:
+def drawn_pictures(size: tuple[int, int], seed: int) -> list[NDArray[np.float32]]:
     """Two images (H, W, 3), 0..255, that activate a detector: shapes on a gradient, and the same
     with noise. Noise alone leaves most branches near zero.
     """

@@ -19,7 +19,8 @@ from rkzoo.ort import CannotRun
 _PRODUCTS = frozenset({"MatMul", "Einsum"})
 _ARRANGING = frozenset({"Reshape", "Transpose", "Identity", "Squeeze", "Unsqueeze"})
 _AFFINE = frozenset({"Mul", "Add", "Sub", "Div"})
-_FEATURES = frozenset({"Conv", "BatchNormalization", "Add"})
+# Div and LpNormalization: each cell's features brought to length 1, where no batch norm is.
+_FEATURES = frozenset({"Conv", "BatchNormalization", "Add", "Div", "LpNormalization"})
 # A power of two, so that a weight is recovered exactly, and large, so that no bias hides it.
 _LOUD = 4096.0
 _SLACK = 1e-4

@@ -72,6 +72,8 @@ _MOST_NODES = 40
 _TRIAL = (32, 48)
 # Divisors of 0..255 are 10 and more (58, 127.5, 255); those of 0..1 are near 0.25, 0.5 or 1.
 _SMALL_GAIN, _LARGE_GAIN = 0.1, 50.0
+# Of the range that a graph takes: what is fed may lie off by this.
+_AWAY = 0.55
 # A mean beyond this is one of 0..255; means between these are of 0..1. A mean near 0 says
 # nothing: the network itself may begin with a normalisation that it learnt.
 _LARGE_MEAN, _MEANS_OF_1 = 1.5, (0.2, 0.8)
@@ -176,6 +178,24 @@ class InputPreprocessing:
                 image_input.std, image_input.std[0] if len(set(image_input.std)) == 1 else 255.0
             )
         return msgspec.structs.replace(image_input, color=color, mean=tuple(mean), std=tuple(std))
+
+    def twice(self, image_input: ImageInput) -> str:
+        """A sentence where a picture that is fed so is normalised before the graph and inside it
+        once more; "" where it is not. It seldom fails: everything looks alike to the network."""
+        if not self.scales or self.pixels is None:
+            return ""
+        offset, divisor = _FEEDS[self.pixels]
+        pairs = list(zip(image_input.mean, image_input.std, strict=True))
+        low, high = (np.mean([(end - mean) / std for mean, std in pairs]) for end in (0, 255))
+        ends = ((0 - offset) / divisor, (255 - offset) / divisor)
+        away = max(abs(low - ends[0]), abs(high - ends[1]))
+        if away <= _AWAY * (ends[1] - ends[0]):
+            return ""
+        return (
+            f"THE PICTURE IS NORMALISED TWICE: the graph itself {_formula(self)} and takes "
+            f"{_RANGES[self.pixels]}, but it is fed {low:.3g} to {high:.3g}. Give mean "
+            f"{offset:g} and std {divisor:g}, or none."
+        )
 
     def said(self) -> tuple[str, ...]:
         """What was seen, one sentence each; none of a graph that does nothing of the kind."""

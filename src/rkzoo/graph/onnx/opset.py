@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx
 
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.respell import respell
 from rkzoo.graph.onnx.summary import opset
 from rkzoo.graph.onnx.view import MAX_IR, first_line
 
@@ -19,7 +18,6 @@ def with_lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         RkzooError: The opset cannot be lowered.
     """
-    respell(model)
     version = opset(model)
     if version <= MAX_OPSET:
         return model

@@ -60,7 +60,7 @@ def with_random_weights(content: bytes, seed: int = 0) -> onnx.ModelProto:
         plain = reader.decompress(content, _MOST)
         if not reader.eof:
             raise EOFError("it is cut off, or too large")
-        model = onnx.ModelProto.FromString(plain)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(plain)
     except Exception as error:  # lzma and protobuf have errors of their own
         raise RkzooError(
             "This is not the structure of a network.",

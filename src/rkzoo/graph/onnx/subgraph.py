@@ -9,9 +9,7 @@ from onnx import helper
 
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
-from rkzoo.graph.onnx.opset import with_lower_opset
-from rkzoo.graph.onnx.respell import respell
-from rkzoo.graph.onnx.view import MAX_IR, GraphView, captured_by, graph_view, prepared
+from rkzoo.graph.onnx.view import MAX_IR, GraphView, captured_by, prepared
 
 _KINDS = {
     "float32": onnx.TensorProto.FLOAT,
@@ -45,11 +43,9 @@ def part(
     view = prepared(
         cut, {array_input.name: array_input.shape for array_input in inputs}, scale_of_one=False
     )
-    if respell(view.model):
-        view = graph_view(view.model)
     _describe_outputs(view, {info.name: info for info in model.graph.output})
     view.model.ir_version = min(view.model.ir_version, MAX_IR)
-    return with_lower_opset(view.model)
+    return view.model
 
 
 def ending_at(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:

@@ -158,9 +158,9 @@ def prepared(
 
 
 def is_scale(info: onnx.ValueInfoProto) -> bool:
-    """Whether an input is the image's scale (or size): float, shape (1, 2)."""
+    """Whether an input is the image's scale (or size): a number a side, shape (1, 2)."""
     shape = declared(info)
-    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64)
     return (
         shape is not None
         and len(shape) == 2
@@ -171,7 +171,8 @@ def is_scale(info: onnx.ValueInfoProto) -> bool:
 
 
 def _scale_of_one(graph: onnx.GraphProto) -> None:
-    """Replace the scale input by 1: boxes then come out in pixels of the model's input."""
+    """Replace the scale input by 1: boxes then come out in pixels of the model's input, or where
+    it is a size (RT-DETR's `orig_target_sizes`) in shares of it."""
     weights = {tensor.name for tensor in graph.initializer}
     scales = [info for info in graph.input if info.name not in weights and is_scale(info)]
     if len(scales) == len([info for info in graph.input if info.name not in weights]):
@@ -221,7 +222,13 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     skeleton.opset_import.extend(model.opset_import)
     skeleton.functions.extend(model.functions)
     skeleton.graph.name = "skeleton"
-    skeleton.graph.node.extend(graph.node)
+    skeleton.graph.node.extend(
+        # Inference skips this one, whose output is as its input.
+        helper.make_node("Identity", node.input[:1], node.output)
+        if node.op_type == "GroupNormalization"
+        else node
+        for node in graph.node
+    )
     weights = {tensor.name for tensor in graph.initializer}
     skeleton.graph.input.extend(i for i in graph.input if i.name not in weights)
     for tensor in graph.initializer:

@@ -14,15 +14,18 @@ _STEPS = 65535
 
 @dataclass(frozen=True, slots=True)
 class DepthMap:
-    """Relative depth of one image.
+    """Depth of one image.
 
     Attributes:
-        values: (H, W) float32 at source resolution, known up to scale and shift only (no metres).
+        values: (H, W) float32 at source resolution, known up to scale and shift only unless
+            `metric`.
         inverse: True when larger values are nearer (disparity), False when they are farther.
+        metric: The values are metres.
     """
 
     values: NDArray[np.float32]
     inverse: bool = True
+    metric: bool = False
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.dtype != np.float32 or not self.values.size:
@@ -32,11 +35,13 @@ class DepthMap:
         return 1
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record: minimum, maximum, mean, and which extreme is nearest. The map itself is in
-        `values`, and saved as .npy.
+        """One record: minimum, maximum, mean, which extreme is nearest, and the unit where there
+        is one. The map itself is in `values`, and saved as .npy.
         """
+        unit = {"unit": "m"} if self.metric else {}
         return [
             {
+                **unit,
                 "min": round(float(self.values.min()), 4),
                 "max": round(float(self.values.max()), 4),
                 "mean": round(float(self.values.mean(dtype=np.float64)), 4),
@@ -93,6 +98,8 @@ class DepthMap:
         """Text output for a terminal."""
         row = self.to_json()[0]
         near, far = ("max", "min") if self.inverse else ("min", "max")
+        if self.metric:
+            return [f"depth, {row[near]:g} m nearest to {row[far]:g} m, mean {row['mean']:g} m"]
         return [
             f"relative depth, {row[near]:g} nearest to {row[far]:g} farthest, mean {row['mean']:g}"
         ]

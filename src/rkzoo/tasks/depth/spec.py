@@ -13,6 +13,8 @@ def _open(parts: TaskParts, options: TaskOptions) -> Task:
 
 
 def _describe(head: DepthHead) -> list[tuple[str, str]]:
+    if head.metric:
+        return [("gives", "depth of each pixel in metres")]
     return [("gives", f"relative depth of each pixel, larger is {head.larger}")]
 
 

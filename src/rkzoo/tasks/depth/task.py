@@ -1,4 +1,4 @@
-"""Monocular relative depth estimation."""
+"""Monocular depth estimation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rkzoo.vision.maps import to_source
 
 
 class DepthEstimator(ImageTask[DepthMap]):
-    """Relative depth estimator. Construct once, call once per image."""
+    """Depth estimator. Construct once, call once per image."""
 
     def __init__(self, contract: Contract, session: Session) -> None:
         if not isinstance(contract.head, DepthHead):
@@ -35,7 +35,7 @@ class DepthEstimator(ImageTask[DepthMap]):
             RkzooError: the output is not a single map of finite values.
         """
         values = to_source(single_map(outputs[0], self.session.outputs[0]), letterbox)
-        return DepthMap(values, self.head.inverse)
+        return DepthMap(values, self.head.inverse, self.head.metric)
 
 
 def single_map(output: NDArray[Any], spec: TensorSpec) -> NDArray[np.float32]:

@@ -172,14 +172,16 @@ class DetectDecoder:
     def _gate(self, outputs: Sequence[Array], confidence: float) -> Cells:
         """Cells that can reach the threshold, found on the cheapest suitable plane."""
         every = self._all
-        threshold = confidence if self.head.activated else logit(confidence)
+        # Neither factor is above 1, so each alone reaches what their product has to.
+        least = confidence**2 if self.head.objectness == "geometric" else confidence
+        threshold = least if self.head.activated else logit(least)
         if every.objectness is not None:
             return every.objectness.cells_over(outputs, threshold)
         if every.score_sum is not None:
-            least = confidence - _SUM_SLACK * every.score_sum.step
+            total = confidence - _SUM_SLACK * every.score_sum.step
             # With a very low threshold nearly everything passes: use the scores themselves.
-            if least > 0:
-                cells = every.score_sum.cells_over(outputs, least)
+            if total > 0:
+                cells = every.score_sum.cells_over(outputs, total)
                 if len(cells) < _MANY:
                     return cells
         return every.score.cells_over(outputs, threshold)
@@ -206,15 +208,23 @@ class DetectDecoder:
         if multi:
             table = self._activated(plane, gathered, cells)
             if factor is not None:
-                table = table * factor[:, None]
+                table = self._joint(table, factor[:, None])
             which, class_id = np.nonzero(table >= limit)
             return table[which, class_id], class_id.astype(np.int32), which
         class_id = gathered.argmax(axis=1)
         value = self._activated(plane, gathered[np.arange(len(cells)), class_id], cells)
         if factor is not None:
-            value = value * factor
+            value = self._joint(value, factor)
         which = np.flatnonzero(value >= limit)
         return value.take(which), class_id.take(which).astype(np.int32), which
+
+    def _joint(self, scores: F32, objectness: F32) -> F32:
+        """Score of class and objectness: their product, or its square root."""
+        both = scores * objectness
+        if self.head.objectness == "geometric":
+            # A zero point that was rounded can make one of them slightly negative.
+            both = np.sqrt(np.maximum(both, 0))
+        return np.asarray(both, np.float32)
 
     def _picked(
         self, plane: Stack, outputs: Sequence[Array], cells: Cells
@@ -273,7 +283,8 @@ class DetectDecoder:
 
     def _keypoints(self, outputs: Sequence[Array], cells: Cells) -> F32 | None:
         """(K, points, values) as decoded in the graph, or (2 p + corner) * stride, or
-        (p + centre) * stride, or p * anchor + corner * stride; visibility after its sigmoid."""
+        (p + centre) * stride, or p * anchor + corner * stride, or (p + corner) * stride;
+        visibility after its sigmoid."""
         head, grid, decoded = self.head, self._all.grid, self._all.decoded
         if not head.keypoints:
             return None
@@ -288,6 +299,8 @@ class DetectDecoder:
         corner, stride = grid.corner[cells][:, None], grid.stride[cells][:, None]
         if head.coding == "anchor":
             points[..., :2] = points[..., :2] * grid.anchor[cells][:, None] + corner * stride
+        elif head.coding == "exponent":
+            points[..., :2] = (points[..., :2] + corner) * stride
         elif head.centred_keypoints:
             points[..., :2] = (points[..., :2] + corner + np.float32(0.5)) * stride
         else:
@@ -335,7 +348,7 @@ class DetectDecoder:
         if every.objectness is not None:
             seen = every.objectness.gather(outputs, cells)
             factor = self._activated(every.objectness, seen, cells)
-            scores = factor if self.head.objectness == "alone" else scores * factor
+            scores = factor if self.head.objectness == "alone" else self._joint(scores, factor)
         extra = self.extras(
             outputs,
             Candidates(

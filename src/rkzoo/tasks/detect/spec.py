@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rkzoo.contract.detect import DetectHead
+from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.tasks.spec import (
     THRESHOLDS,
     DefaultLabels,
@@ -48,12 +49,31 @@ def _describe(head: DetectHead) -> list[tuple[str, str]]:
     return [("gives", gives), ("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs))]
 
 
-def _assumed_labels(head: DetectHead) -> DefaultLabels | None:
+def _assumed_labels(head: DetectHead | QueryDetectHead) -> DefaultLabels | None:
     if head.classes == 80:
         return DefaultLabels(label_set="coco80", why="its 80 classes: the names of COCO are")
-    if head.classes == 1 and head.keypoints == 17:
+    if isinstance(head, DetectHead) and head.classes == 1 and head.keypoints == 17:
         return DefaultLabels(("person",), why="its class: with 17 key points, person is")
     return None
+
+
+def _open_queries(parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.detect.query import QueryDetector
+
+    return QueryDetector(*parts.parts["model"], options.detect)
+
+
+_ACTIVATIONS = {
+    "sigmoid": "scores before the sigmoid",
+    "softmax": "scores before a softmax with no object in the last column",
+    "none": "scores",
+}
+
+
+def _describe_queries(head: QueryDetectHead) -> list[tuple[str, str]]:
+    classes = f"{head.classes} class{'es' * (head.classes > 1)}"
+    gives = f"{classes}, a box a query, so no suppression, {_ACTIVATIONS[head.activation]}"
+    return [("gives", gives), ("heads", ", ".join(f"{o.name} ({o.role})" for o in head.outputs))]
 
 
 DETECT = TaskSpec(
@@ -67,4 +87,16 @@ DETECT = TaskSpec(
     to_matchable=identity,
     thresholded=True,
     has_bounded_scores=lambda head: head.activated,
+)
+
+QUERY_DETECT = TaskSpec(
+    name="detect",
+    open=_open_queries,
+    options=THRESHOLDS - {"iou"} | {"classes"},
+    describe=_describe_queries,
+    default_labels=_assumed_labels,
+    check_labels=check_label_count,
+    to_matchable=identity,
+    thresholded=True,
+    has_bounded_scores=lambda head: head.activation == "none",
 )

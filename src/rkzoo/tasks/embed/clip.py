@@ -1,4 +1,5 @@
-"""CLIP: image and text embeddings, and zero-shot classification (https://arxiv.org/abs/2103.00020)."""
+"""CLIP (https://arxiv.org/abs/2103.00020) and SigLIP (https://arxiv.org/abs/2303.15343): image and
+text embeddings, and zero-shot classification."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, dequantise, preprocess_of
 from rkzoo.tasks.classify.result import Classes
-from rkzoo.tasks.classify.task import softmax
+from rkzoo.tasks.classify.task import sigmoid, softmax
 from rkzoo.tasks.embed.result import Passage
-from rkzoo.tasks.prompt.encode import TextEncoder, l2_normalize
-from rkzoo.tasks.prompt.tokenizer import ClipTokenizer
+from rkzoo.tasks.prompt.encode import TextEncoder, TextTokenizer, l2_normalize
 from rkzoo.vision.letterbox import fit
 
 Embeddings = NDArray[np.float32]
+
+
+_UNLIKELY = -6.9  # logit of a probability of 0.1 %: SigLIP gives little even to what is right
 
 
 class ClipEmbedder:
@@ -32,7 +35,7 @@ class ClipEmbedder:
         self,
         head: ClipHead,
         parts: Mapping[str, tuple[Contract, Session]],
-        tokenizer: ClipTokenizer,
+        tokenizer: TextTokenizer,
         words: Sequence[str] = (),
     ) -> None:
         self._head, self._words = head, tuple(words)
@@ -52,23 +55,26 @@ class ClipEmbedder:
                 "Fix the card: `outputs` names the one to use.",
             )
         self._output = flat[0]
-        self._meant = self.embed_text(self._words) if len(self._words) > 1 else None
+        self._least = 1 if head.activation == "sigmoid" else 2
+        self._meant = self.embed_text(self._words) if len(self._words) >= self._least else None
+        if head.activation == "sigmoid":
+            self.near = (_UNLIKELY - head.bias) / head.scale
 
     def __call__(self, image: NDArray[np.uint8]) -> Classes:
         """Classify a BGR image (H, W, 3) among the words, most probable first.
 
         Raises:
-            RkzooError: fewer than two words were given.
+            RkzooError: fewer than two words were given, or of a SigLIP none.
         """
         if self._meant is None:
             raise RkzooError(
                 "There is nothing to choose from.",
-                "Classification needs at least two prompts.",
+                f"Classification needs at least {('one prompt', 'two prompts')[self._least - 1]}.",
                 'Give for example --prompt "a photo of a dog" --prompt "a photo of a cat"; or '
                 'search pictures with --search "a dog".',
             )
-        logits = self._head.scale * (self._meant @ self.embed(image)[0])
-        scores = softmax(logits)
+        logits = self._head.scale * (self._meant @ self.embed(image)[0]) + self._head.bias
+        scores = sigmoid(logits) if self._head.activation == "sigmoid" else softmax(logits)
         best = np.argsort(-scores, kind="stable")
         return Classes(best.astype(np.int32), scores[best], self._words)
 

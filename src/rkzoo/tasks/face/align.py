@@ -30,9 +30,15 @@ def aligned(image: NDArray[np.uint8], points: NDArray[Any], size: int = _SIDE) -
     """
     faces = np.zeros((len(points), size, size, 3), np.uint8)
     for face, five in zip(faces, points, strict=True):
-        matrix = similarity(five, REFERENCE * (size / _SIDE))
-        cv2.warpAffine(image, matrix, (size, size), dst=face, flags=cv2.INTER_LINEAR)
+        align(image, five, face)
     return faces
+
+
+def align(image: NDArray[np.uint8], five: NDArray[Any], face: NDArray[np.uint8]) -> None:
+    """As `aligned`, of one face with the points `five` (5, 2), into `face` (size, size, 3)."""
+    size = len(face)
+    matrix = similarity(five, REFERENCE * (size / _SIDE))
+    cv2.warpAffine(image, matrix, (size, size), dst=face, flags=cv2.INTER_LINEAR)
 
 
 def similarity(source: NDArray[Any], target: NDArray[Any]) -> NDArray[np.float64]:

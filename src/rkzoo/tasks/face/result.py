@@ -1,4 +1,4 @@
-"""Face detection result: boxes and five landmarks."""
+"""Results of face detection (boxes and five landmarks) and of face recognition (whose they are)."""
 
 from __future__ import annotations
 
@@ -85,3 +85,58 @@ class Faces(BoxCollection):
     def lines(self) -> list[str]:
         """Text output for a terminal, one line per face."""
         return self.boxes.lines()
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizedFaces(Faces):
+    """Faces and whose they are: the classes of `boxes` are the known persons, and "unknown".
+
+    Attributes:
+        embeddings: (N, D) float32 of length 1.
+        cosine: (N,) float32 in -1..1, to the nearest known face; None where no faces are known.
+    """
+
+    embeddings: NDArray[np.float32]
+    cosine: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.shape != (len(self.boxes), 5, 2) or len(self.embeddings) != len(self.boxes):
+            raise ValueError("points must be (N, 5, 2) and embeddings (N, D), as many as boxes")
+        if self.cosine is not None and self.cosine.shape != (len(self.boxes),):
+            raise ValueError("cosine must be (N,)")
+
+    def _take(self, rows: Rows) -> RecognizedFaces:
+        cosine = None if self.cosine is None else self.cosine[rows]
+        return RecognizedFaces(self.boxes[rows], self.points[rows], self.embeddings[rows], cosine)
+
+    def record(self) -> dict[str, NDArray[Any]]:
+        """The embedding of the best face, (D,) or none, for evaluation (accuracy/answers.py)."""
+        return {"embedding": self.embeddings[:1].reshape(-1)}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The records of the faces, each with `cosine`, or with `embedding` where none is known."""
+        records = Faces.to_json(self)
+        if self.cosine is None:
+            return [
+                record | {"embedding": [round(value, 6) for value in row]}
+                for record, row in zip(records, self.embeddings.tolist(), strict=True)
+            ]
+        return [
+            record | {"cosine": round(cosine, 4)}
+            for record, cosine in zip(records, self.cosine.tolist(), strict=True)
+        ]
+
+    def draw(self, image: NDArray[np.uint8], track_ids: TrackIds = None) -> NDArray[np.uint8]:
+        """As of faces; where some are known, the captions are names and cosines."""
+        return self._shown().draw(image, track_ids)
+
+    def lines(self) -> list[str]:
+        """Text output for a terminal, one line per face: name and cosine, or the detector's score
+        where none is known."""
+        return self._shown().lines()
+
+    def _shown(self) -> Faces:
+        """The faces with their cosines in place of the detector's scores."""
+        boxes = self.boxes
+        score = boxes.score if self.cosine is None else self.cosine
+        return Faces(Detections(boxes.xyxy, score, boxes.class_id, boxes.labels), self.points)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rkzoo.contract.faces import CentreFaceHead, FaceHead
+from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.tasks.detect.spec import DETECT
 from rkzoo.tasks.spec import (
     THRESHOLDS,
@@ -39,6 +39,16 @@ def _describe_centre(head: CentreFaceHead) -> list[tuple[str, str]]:
     return [("gives", f"faces with five points, cells of {head.stride} pixels")]
 
 
+def _open_recognition(parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.face.recognize import face_recognizer
+
+    return face_recognizer(parts, options)
+
+
+def _describe_recognition(head: FaceRecognitionHead) -> list[tuple[str, str]]:
+    return [("gives", f"faces with names; the same person from cosine {head.threshold:g} on")]
+
+
 FACE = TaskSpec(
     name="face",
     open=_open,
@@ -56,4 +66,11 @@ YOLO_FACE = replace(
     open=_open_yolo,
     options=THRESHOLDS | {"multi_label"},
     default_labels=lambda head: DefaultLabels(("face",)),
+)
+FACE_RECOGNITION = TaskSpec(
+    name="face-recognition",
+    open=_open_recognition,
+    options=THRESHOLDS | {"known"},
+    usage=("PICTURE --known FOLDER",),
+    describe=_describe_recognition,
 )

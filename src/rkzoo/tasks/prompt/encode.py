@@ -1,8 +1,9 @@
-"""CLIP text encoder."""
+"""Text encoders of CLIP and SigLIP."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,21 +11,38 @@ from numpy.typing import NDArray
 from rkzoo.contract.inputs import TensorSpec
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, dequantise
-from rkzoo.tasks.prompt.tokenizer import END, ClipTokenizer
 
+_NAMED = ("text_embeds", "pooler_output")  # as Hugging Face's exporter calls them
 _INTEGERS = ("int64", "int32")
-_USUAL_LENGTH = 77  # CLIP's context length, for graphs with a dynamic one
+
+
+class TextTokenizer(Protocol):
+    """What cuts texts into the tokens of a text encoder.
+
+    Attributes:
+        usual_length: tokens of a row, for graphs with a dynamic number.
+        ends: tokens that it adds to each text.
+    """
+
+    usual_length: int
+    ends: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def rows(self, texts: Iterable[str], length: int) -> NDArray[np.int64]: ...
+
+    def attended(self, row: NDArray[np.int64]) -> NDArray[np.bool_]: ...
 
 
 class TextEncoder:
-    """CLIP text encoder: token ids 1xL in, one embedding 1xW out, with an attention mask where the
-    graph has one.
+    """Text encoder of CLIP or SigLIP: token ids 1xL in, one embedding 1xW out, with an attention
+    mask where the graph has one.
 
     Raises:
         RkzooError: the session's model is of another kind.
     """
 
-    def __init__(self, session: Session, tokenizer: ClipTokenizer) -> None:
+    def __init__(self, session: Session, tokenizer: TextTokenizer) -> None:
         self._session, self._tokenizer = session, tokenizer
         inputs = session.inputs
         if (
@@ -33,7 +51,7 @@ class TextEncoder:
             or not all(_takes_tokens(tensor_spec) for tensor_spec in inputs)
         ):
             raise _another(f"It takes {_listed(inputs)} where token numbers 1xL are due.")
-        self._length = inputs[0].shape[1] if inputs[0].shape[1] > 0 else _USUAL_LENGTH
+        self._length = inputs[0].shape[1] if inputs[0].shape[1] > 0 else tokenizer.usual_length
         if self._length < 3:
             raise _another(f"It takes texts of {self._length} tokens, and a start and an end.")
         self._masks = [len(inputs) == 2 and "mask" in tensor_spec.name for tensor_spec in inputs]
@@ -44,7 +62,7 @@ class TextEncoder:
             for index, tensor_spec in enumerate(session.outputs)
             if len(tensor_spec.shape) == 2
         ]
-        named = [index for index in flat if session.outputs[index].name == "text_embeds"]
+        named = [index for index in flat if session.outputs[index].name in _NAMED]
         chosen = named or flat
         if len(chosen) != 1:
             raise _another(f"It gives {_listed(session.outputs)}, and not one embedding 1xW.")
@@ -57,11 +75,10 @@ class TextEncoder:
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, start and end included."""
-        return len(self._tokenizer.encode(text)) + 2
+        return len(self._tokenizer.encode(text)) + self._tokenizer.ends
 
     def _embed(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        # Attend up to and including the first end token; the rest is padding.
-        alive = np.arange(len(tokens)) <= int(np.argmax(tokens == END))
+        alive = self._tokenizer.attended(tokens)
         fed = [
             (alive if mask else tokens)[None].astype(tensor_spec.dtype)
             for tensor_spec, mask in zip(self._session.inputs, self._masks, strict=True)

@@ -1,8 +1,8 @@
-"""Promptable segmentation by points and boxes: MobileSAM and similar models."""
+"""Promptable segmentation by points and boxes: MobileSAM, SAM 2 and similar models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.contract.model import Contract
+from rkzoo.contract.segmentation import PromptableSegmentHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, preprocess_of, run_named
 from rkzoo.tasks.segment.result import Masks, masks_of
@@ -27,11 +28,11 @@ _LOGIT = 0.0  # mask threshold
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """Image embedding of the encoder, with the geometry of the resize. Reusable for any number of
-    prompts.
+    """Outputs of the encoder by the decoder's inputs that they go to, with the geometry of the
+    resize. Reusable for any number of prompts.
     """
 
-    values: F32
+    values: Mapping[str, F32]
     letterbox: Letterbox
 
 
@@ -44,23 +45,33 @@ class PromptableSegmenter:
         decoder: tuple[Contract, Session],
         points: Sequence[Point] = (),
         boxes: Sequence[Box] = (),
+        head: PromptableSegmentHead | None = None,
     ) -> None:
         """Args:
             encoder, decoder: contract and session of each.
             points: (x, y, label) in source-image pixels, all of one object; label 1 foreground, 0
                 background.
             boxes: (x1, y1, x2, y2) in source-image pixels, one further object each.
+            head: how the decoder's inputs and outputs are called; None for SAM's own names.
 
         Raises:
-            RkzooError: no prompt, or more points than the decoder takes.
+            RkzooError: no prompt, or more points than the decoder takes, or the two graphs do not
+                go together.
         """
         self.contract, self._encoder = encoder
         self._decoder = decoder[1]
         self._canvas = canvas_of(self._encoder, self.contract.input.size)
         self._fit = preprocess_of(self._encoder, fit)
-        shapes = {spec.name: spec.shape for spec in self._decoder.inputs}
-        self._slots = shapes["point_labels"][-1]
-        self._mask = (1, 1, *shapes["mask_input"][-2:])
+        self.head = head or PromptableSegmentHead()
+        self._wired = wired(self.head, self._encoder, self._decoder)
+        self._shapes = {spec.name: spec.shape for spec in self._decoder.inputs}
+        self._slots = self._shapes[self.head.labels][-1]
+        # A mask made before, which is never given.
+        self._unused = {
+            name: np.zeros(self._shapes[name], np.float32)
+            for name in (self.head.mask, self.head.has_mask)
+            if name in self._shapes
+        }
         self._prompts = [*([tuple(points)] if points else []), *map(_corners, boxes)]
         if not self._prompts:
             raise RkzooError(
@@ -78,8 +89,8 @@ class PromptableSegmenter:
     def embed(self, image: Image) -> ImageEmbedding:
         """Run the encoder, which is most of the work, on a BGR image (H, W, 3)."""
         canvas, letterbox = self._fit(image, self.contract.input, self._canvas)
-        (values,) = run_named(self._encoder, {self._encoder.inputs[0].name: canvas}).values()
-        return ImageEmbedding(values, letterbox)
+        answer = run_named(self._encoder, {self._encoder.inputs[0].name: canvas})
+        return ImageEmbedding({self._wired[name]: answer[name] for name in answer}, letterbox)
 
     def segment(self, embedding: ImageEmbedding, prompt: Sequence[Point]) -> tuple[Image, float]:
         """Decode one prompt.
@@ -92,19 +103,20 @@ class PromptableSegmenter:
             RkzooError: a point lies outside the image.
         """
         places, labels = self._point_arrays(prompt, embedding.letterbox)
+        head, shapes = self.head, self._shapes
         answer = run_named(
             self._decoder,
             {
-                "image_embeddings": embedding.values,
-                "point_coords": places,
-                "point_labels": labels,
-                "mask_input": np.zeros(self._mask, np.float32),
-                "has_mask_input": np.zeros(1, np.float32),
+                **embedding.values,
+                head.points: places.reshape(shapes[head.points]),
+                head.labels: labels.reshape(shapes[head.labels]),
+                **self._unused,
             },
         )
-        scores = answer["iou_predictions"].reshape(-1)
+        scores = answer[head.scores].reshape(-1)
         best = int(scores.argmax())
-        logits = answer["low_res_masks"][0, best].astype(np.float32)
+        masks = answer[head.masks]
+        logits = masks.reshape(-1, *masks.shape[-2:])[best].astype(np.float32)
         mask = to_source(logits, embedding.letterbox) > _LOGIT
         return mask.astype(np.uint8), float(scores[best])
 
@@ -132,6 +144,32 @@ class PromptableSegmenter:
         places[0, : len(inputs)] = inputs[:, :2] / scale + (letterbox.left, letterbox.top)
         labels[0, : len(inputs)] = inputs[:, 2]
         return places, labels
+
+
+def wired(head: PromptableSegmentHead, encoder: Session, decoder: Session) -> dict[str, str]:
+    """Each output of the encoder, by name, and the decoder's input that takes it.
+
+    Raises:
+        RkzooError: An input has nothing to come from, or an output nowhere to go, or a role of the
+            head is missing.
+    """
+    given = [spec.name for spec in encoder.outputs]
+    roles = {head.points, head.labels, head.mask, head.has_mask}
+    free = [spec.name for spec in decoder.inputs if spec.name not in roles]
+    there = {spec.name for spec in (*decoder.inputs, *decoder.outputs)}
+    missing = {head.points, head.labels, head.masks, head.scores} - there
+    if not missing and set(given) == set(free):
+        return {name: name for name in given}
+    if not missing and len(given) == len(free) == 1:
+        return {given[0]: free[0]}
+    raise RkzooError(
+        "The encoder and the decoder do not go together.",
+        f"The decoder has no {', '.join(sorted(missing))}."
+        if missing
+        else f"The encoder gives {', '.join(given)}, and the decoder takes {', '.join(free)}.",
+        "Take both from one export, or name the inputs and outputs in the card's head: {kind: "
+        "cut-out, points: ..., labels: ..., masks: ..., scores: ...}.",
+    )
 
 
 def _corners(box: Box) -> tuple[Point, ...]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from rkzoo.contract.segmentation import PromptableSegmentHead
 from rkzoo.tasks.spec import Task, TaskOptions, TaskParts, TaskSpec
 
 
 def _open(task_parts: TaskParts, options: TaskOptions) -> Task:
     from rkzoo.tasks.prompt.segmenter import PromptableSegmenter
 
-    parts = task_parts.parts
-    return PromptableSegmenter(parts["encoder"], parts["decoder"], options.points, options.boxes)
+    parts, head = task_parts.parts, task_parts.head
+    return PromptableSegmenter(
+        parts["encoder"],
+        parts["decoder"],
+        options.points,
+        options.boxes,
+        head if isinstance(head, PromptableSegmentHead) else None,
+    )
 
 
 CUT_OUT = TaskSpec(

@@ -32,9 +32,14 @@ _BIGGEST = 16 * 2**20
 
 
 class ClipTokenizer:
-    """CLIP tokenizer. `merges` are pairs, the most frequent first."""
+    """CLIP tokenizer. `merges` are pairs, the most frequent first; `pad` is the token that fills a
+    row."""
 
-    def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
+    usual_length = 77
+    ends = 2
+
+    def __init__(self, merges: Sequence[tuple[str, str]], pad: int = END) -> None:
+        self._pad = pad
         letters = list(_letters().values())
         tokens = [*letters, *(letter + _LAST for letter in letters), *map("".join, merges)]
         self._numbers = {token: number for number, token in enumerate(tokens)}
@@ -42,7 +47,7 @@ class ClipTokenizer:
         self._known = lru_cache(maxsize=4096)(self._merged)
 
     @classmethod
-    def from_file(cls, path: Path) -> ClipTokenizer:
+    def from_file(cls, path: Path, pad: int = END) -> ClipTokenizer:
         """Read `bpe_simple_vocab_16e6.txt.gz`. Raises RkzooError for any other file."""
         try:
             with open_file(path) as packed, gzip.open(packed) as file:
@@ -62,14 +67,14 @@ class ClipTokenizer:
                 f"It has {len(merges)} usable merges where there are {_MERGES}.",
                 "Fetch it again with: rkzoo fetch clip-text",
             )
-        return cls(merges)
+        return cls(merges, pad)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without start and end tokens."""
         return [number for word in _words(_cleaned(text)) for number in self._known(word)]
 
     def rows(self, texts: Iterable[str], length: int) -> NDArray[np.int64]:
-        """Encode texts to int64 (N, length): start, tokens, end, padded with end tokens.
+        """Encode texts to int64 (N, length): start, tokens, end, padding.
 
         Raises:
             RkzooError: a text is too long; truncating it would change its meaning.
@@ -78,13 +83,14 @@ class ClipTokenizer:
         for text in texts:
             tokens = self.encode(text)
             if len(tokens) > length - 2:
-                raise RkzooError(
-                    f"The words {text!r} are too long.",
-                    f"They are {len(tokens)} pieces, and the model takes {length - 2}.",
-                    "Say it in fewer words.",
-                )
-            rows.append([START, *tokens] + [END] * (length - 1 - len(tokens)))
+                raise too_long(text, len(tokens), length - 2)
+            rows.append([START, *tokens, END] + [self._pad] * (length - 2 - len(tokens)))
         return np.array(rows, np.int64).reshape(-1, length)
+
+    def attended(self, row: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """What of a row (L,) the model attends to: all up to and including the first end token; the
+        rest is padding."""
+        return np.arange(len(row)) <= int(np.argmax(row == END))
 
     def _merged(self, word: str) -> tuple[int, ...]:
         """Token ids of one word: merges are applied by rank."""
@@ -92,6 +98,15 @@ class ClipTokenizer:
         parts = [letters[byte] for byte in word.encode("utf-8")]
         parts[-1] += _LAST
         return tuple(self._numbers[part] for part in apply_merges(parts, self._ranks))
+
+
+def too_long(text: str, count: int, most: int) -> RkzooError:
+    """For a text of `count` tokens where the model takes `most`."""
+    return RkzooError(
+        f"The words {text!r} are too long.",
+        f"They are {count} pieces, and the model takes {most}.",
+        "Say it in fewer words.",
+    )
 
 
 @lru_cache(maxsize=1)

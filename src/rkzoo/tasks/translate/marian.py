@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, read_bytes
 from rkzoo.session import Array, Session, run_named
+from rkzoo.tasks.sentencepiece_model import read_sentencepiece
 from rkzoo.tasks.translate.bpe_tokenizer import BpeWord, SpecialTokens
 from rkzoo.tasks.translate.task import MARKS
 from rkzoo.tasks.translate.words import NO_SPACES, spaced
@@ -23,6 +24,7 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 _BLANK = "▁"  # SentencePiece's mark of a word start
 _END, _UNKNOWN, _PAD = "</s>", "<unk>", "<pad>"
+_KIND = "a model that translates"
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ class SentencePieceTokenizer:
         """Read the vocabulary and both SentencePiece models. Raises RkzooError for other files, or
         when sentencepiece is not installed.
         """
-        return cls(_vocabulary(vocabulary), _model(source), _model(target))
+        return cls(
+            _vocabulary(vocabulary), *(read_sentencepiece(path, _KIND) for path in (source, target))
+        )
 
     def number(self, piece: str) -> int:
         """Token id of a piece. Raises RkzooError when the vocabulary lacks it."""
@@ -176,26 +180,5 @@ def _vocabulary(path: Path) -> dict[str, int]:
     return dict(vocabulary)
 
 
-def _model(path: Path) -> Any:
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError as error:
-        raise RkzooError(
-            "This model's text cannot be tokenized here.",
-            f"The package sentencepiece is not installed ({error}).",
-            'Install it with: pip install "rkzoo[translate]"',
-        ) from error
-    with os_errors_explained(f"{path} cannot be read."):
-        data = read_bytes(path)
-    model = SentencePieceProcessor()
-    try:
-        model.load_from_serialized_proto(data)
-    except RuntimeError as error:
-        raise _other(path, "It is not a SentencePiece model.") from error
-    return model
-
-
 def _other(path: Path, why: str) -> RkzooError:
-    return RkzooError(
-        f"{path} does not belong to a model that translates.", why, "Fetch it with rkzoo fetch."
-    )
+    return RkzooError(f"{path} does not belong to {_KIND}.", why, "Fetch it with rkzoo fetch.")

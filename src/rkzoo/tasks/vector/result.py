@@ -45,6 +45,10 @@ class Vector:
         """The cosines of `against`, (K,) in -1..1."""
         return None if self.against is None else self.against.cosine
 
+    def record(self) -> dict[str, NDArray[Any]]:
+        """Arrays for evaluation (accuracy/answers.py)."""
+        return {"embedding": self.values.astype(np.float32)}
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record: values, norm, and against (name, cosine) where others were named."""
         others = {} if self.against is None else {"against": self.against.to_json()}

@@ -43,8 +43,12 @@ class Measurer(ImageTask[Vector]):
                 "Each of them was measured, so there is no angle between two pictures.",
                 "Leave --against out.",
             )
-        rows = [_unit(self(read(file)).values) for file in files]
-        return tuple(map(str, files)), np.stack(rows)
+        return tuple(map(str, files)), np.stack([self.embed([read(file)])[0] for file in files])
+
+    def embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(K, N) embeddings of length 1 of BGR pictures (H, W, 3)."""
+        rows = [unit(self(image).values) for image in images]
+        return np.stack(rows) if rows else np.empty((0, self.head.size))
 
     def postprocess(self, outputs: Sequence[NDArray[Any]], letterbox: Letterbox) -> Vector:
         """The session's raw tensor to the numbers. Raises RkzooError where there are more or fewer
@@ -60,12 +64,12 @@ class Measurer(ImageTask[Vector]):
         against = None
         if self._others is not None:
             names, rows = self._others
-            against = SimilarityScores.ranked(names, np.asarray(rows @ _unit(values), np.float32))
+            against = SimilarityScores.ranked(names, np.asarray(rows @ unit(values), np.float32))
         return Vector(values, self.head.embedding, against)
 
 
-def _unit(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N,) of length 1; nothing at all stays nothing, and is like no other."""
+def unit(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,) as (N,) of length 1; nothing at all stays nothing, and is like no other."""
     wide = values.astype(np.float64)
     length = float(np.linalg.norm(wide))
     return wide / length if length else wide

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.errors import RkzooError
-from rkzoo.files import package_digest, sha256_of
+from rkzoo.files import sha256_of
 from rkzoo.kept import keep, kept, kept_folder
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label
@@ -24,7 +24,7 @@ from rkzoo.tasks.embed.result import Passage
 from rkzoo.vision.sheet import contact_sheet
 from rkzoo.workflow.inference.inputs import PICTURE, TEXT_SUFFIXES, input_kind_of_head
 from rkzoo.workflow.inference.load import open_task
-from rkzoo.workflow.inference.plan import Plan, plan
+from rkzoo.workflow.inference.plan import Plan, models_digest, plan
 from rkzoo.workflow.request.request import Request
 
 Embeddings = NDArray[np.float32]
@@ -204,10 +204,7 @@ class _EmbeddingCache:
     """Embedding cache, keyed by model and content."""
 
     def __init__(self, planned: Plan) -> None:
-        made_by = hashlib.sha256(package_digest().encode())
-        for role, part in sorted(planned.parts.items()):
-            made_by.update(f"{role} {part.contract} {part.backend.digest}".encode())
-        self._folder = kept_folder("embeddings", made_by.hexdigest()[:32])
+        self._folder = kept_folder("embeddings", models_digest(planned)[:32])
         self.hits = self._damaged = 0
 
     def rows(self, digest: str, task: Searchable, read: Callable[[], Any]) -> Embeddings:

@@ -21,8 +21,9 @@ from time import perf_counter
 from types import FrameType
 from typing import Any
 
-from rkzoo.contract.detect import DetectHead
-from rkzoo.contract.model import TensorsHead
+from rkzoo.contract.faces import FaceRecognitionHead
+from rkzoo.contract.model import BoxHead, TensorsHead
+from rkzoo.contract.pose import PeoplePoseHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import refuse_overwriting_inputs
 from rkzoo.json_values import to_json_value
@@ -32,6 +33,7 @@ from rkzoo.runtime.pool import Outcome, Pool, PoolStats
 from rkzoo.session import Label
 from rkzoo.soc.machine import npu_load
 from rkzoo.soc.tree import Tree
+from rkzoo.streaming.appearance import AppearanceOptions, CropEmbedder
 from rkzoo.streaming.live import LivePage, parse_address
 from rkzoo.streaming.meter import StreamMeter
 from rkzoo.streaming.sinks import JsonLines, RenderedFrame, Sink, VideoFile, Window, check_window
@@ -47,6 +49,7 @@ from rkzoo.streaming.tracking import TrackedStream, TrackOptions
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
 from rkzoo.tasks.tensors.feed import input_specs
 from rkzoo.tasks.text.result import TextLines
+from rkzoo.workflow.apps.reid import open_reid, reid_plan
 from rkzoo.workflow.inference.load import open_task
 from rkzoo.workflow.inference.model import Image, Prediction
 from rkzoo.workflow.inference.plan import Plan, check_pictures, npu_workers, on_core, plan
@@ -58,6 +61,8 @@ from rkzoo.workflow.request.request import Request
 _WORKERS: dict[Label, int] = {"onnx": 2, "simulator": 1}
 # Low score threshold of the tracker.
 _UNSURE = 0.1
+# A lost track is remembered by its looks so many times as long as by its place.
+_REMEMBERED = 5
 # Number of first frames whose results are checked for plausibility.
 _DOUBTED = 3
 # A live stream ends after this many consecutive failed frames.
@@ -87,6 +92,10 @@ class StreamOptions:
     Attributes:
         confidence, iou: thresholds; None for the task's defaults.
         track: add track ids.
+        reid: card name or file of an embedding model that says what tracked things look like;
+            None: boxes alone decide.
+        reid_classes: classes of the detector whose boxes it is asked about; None: people where
+            its input is upright, as people are cut out, else all.
         every_frame: True processes every frame, False drops frames (a file is then played at its
             own frame rate); None: True for files, False for live sources.
         frames: stop after this many results, of each source.
@@ -96,6 +105,8 @@ class StreamOptions:
     """
 
     track: bool = False
+    reid: str | None = None
+    reid_classes: tuple[str, ...] | None = None
     every_frame: bool | None = None
     frames: int | None = None
     workers: int | None = None
@@ -203,6 +214,7 @@ def stream(
     if options.track:
         _check_trackable(planned)
     _check(options)
+    reid = reid_plan(planned, options.reid, options.reid_classes, options.track, request, report)
     names = [source] if isinstance(source, str) else list(source)
     if options.camera is not None and not any(map(is_camera, names)):
         raise RkzooError(
@@ -213,11 +225,12 @@ def stream(
     saved = _save_paths(outputs.save, len(names))
     refuse_overwriting_inputs([*saved, *filter(None, [outputs.jsonl])], map(Path, names))
     with ExitStack() as stack:
+        workers = options.workers or npu_workers(planned) or _WORKERS[planned.label]
+        looks = open_reid(reid, planned, options.reid_classes, workers, stack, report)
         feeds = [
-            stack.enter_context(_feed(number, name, planned, options, report))
+            stack.enter_context(_feed(number, name, planned, options, looks, report))
             for number, name in enumerate(names)
         ]
-        workers = options.workers or npu_workers(planned) or _WORKERS[planned.label]
         run = _Run(planned, feeds, options, workers, stop, watch, report)
         page = (
             LivePage(
@@ -276,7 +289,12 @@ class _Feed:
 
 @contextmanager
 def _feed(
-    number: int, name: str, planned: Plan, options: StreamOptions, report: ProgressReporter
+    number: int,
+    name: str,
+    planned: Plan,
+    options: StreamOptions,
+    looks: CropEmbedder | None,
+    report: ProgressReporter,
 ) -> Iterator[_Feed]:
     """Open a source. Raises RkzooError."""
     source = open_source(name, give_up=options.give_up, camera=options.camera, report=report)
@@ -284,16 +302,20 @@ def _feed(
         drop = source.live if options.every_frame is None else not options.every_frame
         if drop and not source.live:
             source = PacedSource(source)
-        follow = _follower(planned, source) if options.track else None
+        follow = _follower(planned, source, looks) if options.track else None
         yield _Feed(number, source, drop, follow)
 
 
-def _follower(planned: Plan, source: FrameSource) -> TrackedStream:
+def _follower(planned: Plan, source: FrameSource, looks: CropEmbedder | None) -> TrackedStream:
     sure = (planned.options.detect or DetectOptions()).confidence
     patience = round(min(source.fps or 30.0, 120.0))
-    return TrackedStream(
-        TrackOptions(high_threshold=sure, low_threshold=min(_UNSURE, sure), track_buffer=patience)
+    options = TrackOptions(
+        high_threshold=sure, low_threshold=min(_UNSURE, sure), track_buffer=patience
     )
+    if looks is None:
+        return TrackedStream(options)
+    remembered = AppearanceOptions(buffer=_REMEMBERED * patience)
+    return TrackedStream(options, looks, looks.names, remembered)
 
 
 def _save_paths(save: Path | None, sources: int) -> list[Path]:
@@ -408,7 +430,7 @@ class _Run:
         prediction: Any = answer.prediction
         if feed.follow is not None:
             start = perf_counter()
-            prediction = feed.follow(prediction)
+            prediction = feed.follow(prediction, outcome.item.image)
             seconds["track"] = perf_counter() - start
         shown = RenderedFrame(outcome.item, prediction, self._paint, feed.source.name)
         for number, sink in sinks:
@@ -610,8 +632,7 @@ def _check_fed_by_frames(planned: Plan) -> None:
 
 
 def _check_trackable(planned: Plan) -> None:
-    part = planned.parts.get("model")
-    if part is None or not isinstance(part.contract.head, DetectHead):
+    if not isinstance(planned.head, BoxHead | FaceRecognitionHead | PeoplePoseHead):
         raise RkzooError(
             f"{planned.name} finds no objects to track.",
             "--track adds ids to boxes, and this model gives none.",

@@ -11,7 +11,7 @@ from typing import Any
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import TensorSpec
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import BoxHead, Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Array, Session
@@ -312,7 +312,7 @@ def _places(names: Sequence[str], specs: Sequence[TensorSpec]) -> list[tuple[int
 
 def _role(contract: Contract, name: str, place: int) -> str:
     head = contract.head
-    if isinstance(head, DetectHead):
+    if isinstance(head, BoxHead):
         by_name = {output.name: output.role for output in head.outputs}
         if name in by_name:
             return by_name[name]

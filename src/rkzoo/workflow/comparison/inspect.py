@@ -14,6 +14,7 @@ import msgspec
 from rkzoo.checks import Check
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError, TooLittleMemory
 from rkzoo.files import open_file, os_errors_explained, read_bytes, sha256_of
 from rkzoo.graph.rknn import reader as rknn
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from rkzoo.graph.families.recognition import Recognition
     from rkzoo.graph.onnx.summary import GraphSummary
+    from rkzoo.workflow.request.resolved import ResolvedModel
 
 Kind = Literal["onnx", "rknn", "pipeline", "sidecar"]
 
@@ -226,6 +228,10 @@ def _graph(
         named=len(file_labels(model)),
         plain=notes,
     )
+    known = recognition.contract if recognition else contract
+    if known is not None:
+        checks += _rewrites(path, model, known, recognition)
+    checks += _normalised(model, recognition, own_card)
     if pictures:
         checks += _preprocessing_checks(path, model, recognition, pictures, report)
     failed = any(check.level == "fail" for check in checks)
@@ -273,6 +279,56 @@ def _plain(
     return plain.contract, (*plain.seen, *notes), unknown
 
 
+def _rewrites(
+    path: Path, model: ModelProto, contract: Contract, recognition: Recognition | None
+) -> list[Check]:
+    """What `convert` would rewrite for the toolkit, proved."""
+    from rkzoo.workflow.compile.prepare import rewritten_for
+
+    ready = _ready(path, model, contract, recognition)
+    try:
+        rewritten = rewritten_for(ready, ready.graph(), None)
+    except TooLittleMemory:
+        raise
+    except RkzooError:
+        return []  # told by the other checks
+    done = [Check("ok", applied.sentence()) for applied in rewritten.applied]
+    return [*done, *(Check("warn", sentence) for sentence in rewritten.left_out)]
+
+
+def _ready(
+    path: Path, model: ModelProto, contract: Contract, recognition: Recognition | None
+) -> ResolvedModel:
+    from rkzoo.workflow.request.resolved import ResolvedModel
+
+    source = Source(file=str(path), sha256="")
+    return ResolvedModel(path.stem, model, contract, source, ("fp16",), recognition=recognition)
+
+
+def _normalised(
+    model: ModelProto, recognition: Recognition | None, card: Card | None
+) -> list[Check]:
+    """Warns of a picture that is normalised twice, by the card and in the graph; and of an
+    embedding's graph that normalises, which a program that does it, too, would not notice."""
+    from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
+
+    if card is not None and card.input is not None:
+        front = input_preprocessing(model, card.input.size)
+        twice = front.twice(card.input) if front is not None else ""
+        if twice:
+            return [Check("warn", twice)]
+    head = recognition.contract.head if recognition is not None else None
+    if recognition is None or not recognition.seen or not isinstance(head, VectorHead):
+        return []
+    return [Check("warn", _ONCE)] if head.embedding else []
+
+
+_ONCE = (
+    "It normalises the picture itself: it is fed as it is. A program that normalises before it "
+    "does it twice, and then all embeddings are alike."
+)
+
+
 def _preprocessing_checks(
     path: Path,
     model: ModelProto,
@@ -282,7 +338,6 @@ def _preprocessing_checks(
 ) -> list[Check]:
     """Check the preprocessing by the model's results on images."""
     from rkzoo.workflow.comparison.input_probe import input_checks, probe
-    from rkzoo.workflow.request.resolved import ResolvedModel
 
     contract = recognition.contract if recognition else None
     if contract is not None and contract.texts:
@@ -291,9 +346,7 @@ def _preprocessing_checks(
     if contract is None or not isinstance(contract.head, DetectHead):
         text = "Other forms of the picture are tried out on detection models only."
         return [Check("warn", text)]
-    source = Source(file=str(path), sha256="")
-    ready = ResolvedModel(path.stem, model, contract, source, ("fp16",), recognition=recognition)
-    graph = ready.graph().SerializeToString()
+    graph = _ready(path, model, contract, recognition).graph().SerializeToString()
     return list(input_checks(probe(graph, contract, pictures, report)))
 
 

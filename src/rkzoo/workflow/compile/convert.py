@@ -25,6 +25,7 @@ from rkzoo.files import (
     sha256_of,
     write_text,
 )
+from rkzoo.graph.lowering.rewrites.rewriting import AppliedRewrite
 from rkzoo.graph.lowering.verify import EquivalenceReport
 from rkzoo.graph.rknn import reader as rknn
 from rkzoo.json_values import json_text, to_json_value
@@ -63,7 +64,8 @@ class ConversionResult:
     """One .rknn. `size` in bytes, `seconds` of the build, `findings` what the toolkit did
     not report by itself, `proof` how equal the cut is to the uncut graph (None where
     nothing was cut), `pipeline` the file that joins it to the other parts of a pipeline, `golden`
-    what `rkzoo check` holds a board against, where that was asked for."""
+    what `rkzoo check` holds a board against, where that was asked for, `rewritten` the operators
+    that became others for the toolkit."""
 
     soc: str
     dtype: Dtype
@@ -75,6 +77,7 @@ class ConversionResult:
     proof: EquivalenceReport | None = None
     pipeline: Path | None = None
     golden: Path | None = None
+    rewritten: tuple[AppliedRewrite, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -93,6 +96,7 @@ class ConversionResult:
             "seconds": round(self.seconds, 2),
             "findings": self.findings,
             "proof": self.proof,
+            "rewritten": self.rewritten,
         }
 
 
@@ -326,7 +330,15 @@ def _build(
     with os_errors_explained(f"{target} cannot be read."):
         size = target.stat().st_size
     return ConversionResult(
-        soc, prepared.recipe.dtype, target, sidecar, size, built.seconds, findings, prepared.proof
+        soc,
+        prepared.recipe.dtype,
+        target,
+        sidecar,
+        size,
+        built.seconds,
+        findings,
+        prepared.proof,
+        rewritten=prepared.rewritten,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rkzoo.files import require_space
+from rkzoo.graph.lowering.rewrites.rewriting import AppliedRewrite
 from rkzoo.graph.lowering.verify import EquivalenceReport
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, ProgressReporter
@@ -41,6 +42,7 @@ class SettledConversion:
         cache_bytes: what the cache would keep of the inputs of the build.
         files: the .rknn by chip.
         proof: how equal the cut is to the uncut graph; None where nothing is cut.
+        rewritten: operators that become others for the toolkit.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SettledConversion:
     cache_bytes: int
     files: dict[str, Path]
     proof: EquivalenceReport | None
+    rewritten: tuple[AppliedRewrite, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -126,4 +129,5 @@ def _settled(prepared: Prepared, files: dict[str, Path]) -> SettledConversion:
         cache_bytes=prepared.size,
         files=files,
         proof=proof,
+        rewritten=prepared.rewritten,
     )

@@ -13,17 +13,28 @@ from numpy.typing import NDArray
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, TensorsHead
+from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
-from rkzoo.graph.lowering.cut_head import BOUNDED_AWAY, keep_head
-from rkzoo.graph.lowering.verify import Decode, EquivalenceReport, verify_equivalence
+from rkzoo.graph.lowering.cut_head import bounded_away, keep_head
+from rkzoo.graph.lowering.rewrites.rewriting import AppliedRewrite, Rewritten, drawn, rewrite
+from rkzoo.graph.lowering.verify import (
+    Decode,
+    EquivalenceReport,
+    drawn_pictures,
+    input_tensor,
+    verify_equivalence,
+)
+from rkzoo.graph.lowering.verify_embedding import verify_embedding
 from rkzoo.graph.onnx.summary import summarise
-from rkzoo.progress import ProgressReporter
+from rkzoo.graph.onnx.view import declared
+from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.soc.chips import chips
 from rkzoo.tasks.detect.postprocess import DetectDecoder
+from rkzoo.tasks.detect.query import QueryDecoder
 from rkzoo.tasks.prompt.prompted import fill_slots
 from rkzoo.toolkit import builds, checks
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Calibration, Dtype, InputPlan, Recipe
@@ -45,7 +56,7 @@ _MAX_PROBABILITY = 1e-4
 class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds, where it takes
     `size` bytes. `outputs` are the names of those of the graph, `samples` counts what calibrates
-    it, `parameters` its weights."""
+    it, `parameters` its weights. `rewritten` are operators that became others for the toolkit."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -56,6 +67,7 @@ class Prepared:
     samples: int = 0
     size: int = 0
     parameters: int = 0
+    rewritten: tuple[AppliedRewrite, ...] = ()
 
 
 def prepare(
@@ -87,7 +99,9 @@ def prepare(
             f"Its card allows {', '.join(ready.dtypes)}.",
             f"Use --dtype {ready.dtypes[0]}, or give the .onnx file itself to insist.",
         )
-    graph = ready.graph()
+    kept = ready.graph()
+    rewritten = rewritten_for(ready, kept, socs, report)
+    graph = rewritten.model
     summary = summarise(graph)
     shapes = {
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
@@ -136,7 +150,7 @@ def prepare(
         )
     if _bare(ready):
         report.note(NO_SIGMOID)
-    proof = _proof(ready, graph, report)
+    proof = _proof(ready, kept, report)
     arrays = []
     stored = Calibration()
     if dtype == "int8" and pictures is not None:
@@ -148,7 +162,46 @@ def prepare(
     require_space(cache_dir(), 2 * size, "The graph and its calibration")
     key = builds.store(content, arrays, recipe, report=report) if keep else ""
     outputs = tuple(tensor.name for tensor in summary.outputs)
-    return Prepared(ready, recipe, stored, key, proof, outputs, samples, size, summary.parameters)
+    return Prepared(
+        ready,
+        recipe,
+        stored,
+        key,
+        proof,
+        outputs,
+        samples,
+        size,
+        summary.parameters,
+        rewritten.applied,
+    )
+
+
+def rewritten_for(
+    ready: ResolvedModel,
+    graph: onnx.ModelProto,
+    socs: Sequence[str] | None,
+    report: ProgressReporter = SILENT,
+) -> Rewritten:
+    """The graph of a model as the toolkit takes it for these chips, proved equal with drawn
+    pictures where it is fed with pictures, and told what was done. Raises RkzooError where its
+    opset cannot be lowered."""
+    feed, feeds = drawn(graph), []
+    image = ready.contract.picture
+    for name, info in ((info.name, info) for info in graph.graph.input):
+        shape = (1, image.channels, *image.size) if image is not None else ()
+        sides = declared(info) or ()
+        if name not in feed or feed[name].dtype != np.float32 or len(sides) != len(shape):
+            continue
+        if image is not None and all(a in (None, b) for a, b in zip(sides, shape, strict=True)):
+            pictures = drawn_pictures(image.size, 0)
+            feeds = [{**feed, name: input_tensor(picture, image)} for picture in pictures]
+            break
+    rewritten = rewrite(graph, socs, feeds or [feed])
+    for applied in rewritten.applied:
+        report.note(applied.sentence())
+    for sentence in rewritten.left_out:
+        report.note(f"warning: {sentence}")
+    return rewritten
 
 
 def _for_chips(ready: ResolvedModel, socs: Sequence[str]) -> ResolvedModel:
@@ -269,6 +322,8 @@ def _proof(
     recognition = ready.recognition
     if recognition is not None and recognition.difference is not None:
         return _arranged(recognition.difference, report)
+    if isinstance(ready.contract.head, VectorHead) and ready.contract.picture is not None:
+        verify_embedding(ready.original, graph, ready.contract.picture)
     if not ready.is_cut or recognition is None or recognition.uncut is None:
         return None
     with report.task("Proving the cut equal to the whole graph"):
@@ -278,7 +333,7 @@ def _proof(
             recognition,
             _reader(ready.contract, graph),
             _reader(recognition.uncut, keep_head(ready.original, recognition)),
-            allowed=BOUNDED_AWAY if ready.quantise.head == "bounded" else 0.0,
+            allowed=bounded_away(ready.contract.head) if ready.quantise.head == "bounded" else 0.0,
         )
 
 
@@ -297,9 +352,12 @@ def _arranged(difference: Callable[[], float], report: ProgressReporter) -> Equi
 
 def _reader(contract: Contract, graph: onnx.ModelProto) -> Decode:
     """What the outputs of a graph mean, cell by cell."""
-    if not isinstance(contract.head, DetectHead):
+    head = contract.head
+    if not isinstance(head, BoxHead):
         raise RkzooError(f"{contract.family} has no detection head.", code=1)
     with OnnxSession(graph.SerializeToString(), contract.input) as session:
         by_name = {spec.name: spec for spec in session.outputs}
-    specs = [by_name[output.name] for output in contract.head.outputs]
-    return DetectDecoder(contract.head, contract.input.size, specs).dense
+    specs = [by_name[output.name] for output in head.outputs]
+    if isinstance(head, DetectHead):
+        return DetectDecoder(head, contract.input.size, specs).dense
+    return QueryDecoder(head, contract.input.size, specs).dense

@@ -20,6 +20,7 @@ from rkzoo.tasks.text.quads import Image, crop
 from rkzoo.vision.image import read, write
 from rkzoo.vision.letterbox import with_channels
 from rkzoo.vision.synthetic_pages import pages
+from rkzoo.workflow.compile import face_calibration
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.zoo.catalogue import card as find_card
@@ -120,8 +121,12 @@ def pipeline_of(part: str) -> Card | None:
 def pictures_for(
     part: str, calibration_images: calib.CalibrationImages | None, report: ProgressReporter = SILENT
 ) -> calib.CalibrationImages | None:
-    """Calibration pictures for a card; `given` for one that is no part of a text pipeline."""
+    """Calibration pictures for a card; those given for one that is no part of a text pipeline, and
+    the faces on them for one that recognises faces."""
     pipeline = pipeline_of(part)
     if pipeline is None:
-        return calibration_images
+        faces = None if calibration_images is None else face_calibration.pipeline_of(part)
+        if faces is None or calibration_images is None:
+            return calibration_images
+        return face_calibration.for_recognizer(faces, calibration_images, report)
     return for_part(find_card(part), pipeline, calibration_images, report)

@@ -216,6 +216,8 @@ def evaluate_plan(
     """
     check_send(planned, send)
     start = time.perf_counter()
+    if dataset.kind == "pairs":  # of each picture the best face counts, so no other is embedded
+        options = replace(options, limit=1)
     items = dataset.items[:limit]
     job = EvaluationJob(planned, options, reading=reading or ImageReadOptions(), send=send)
     runner = runner or spread(workers, scheduler)

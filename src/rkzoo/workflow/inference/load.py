@@ -22,7 +22,7 @@ from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.inputs import of_plan
 from rkzoo.workflow.inference.model import Answer, Draw, Image, Model, Prediction, draw_prediction
-from rkzoo.workflow.inference.plan import Plan, open_part, plan
+from rkzoo.workflow.inference.plan import Plan, models_digest, open_part, plan
 from rkzoo.workflow.inference.rga_preprocess import attach_rga
 from rkzoo.workflow.inference.sanity import run_with_checks
 from rkzoo.workflow.request.request import ModelOptions, Request, request_of
@@ -103,19 +103,22 @@ def open_task(
     }
     for _, session in opened.values() if quick else ():
         attach_rga(session, stack, report)
-    return task_of(planned, opened, options)
+    return task_of(planned, opened, options, report)
 
 
 def task_of(
     planned: Plan,
     opened: Mapping[str, tuple[Contract, Session]],
     options: TaskOptions | None = None,
+    report: ProgressReporter = SILENT,
 ) -> Callable[[Any], Prediction]:
     """As `open_task`, of parts that are open."""
     head = planned.head
     if head is None and "model" in opened:
         head = opened["model"][0].head
-    return _opened(TaskParts(head, opened, planned.files), options or planned.options)
+    digest = partial(models_digest, planned)
+    parts = TaskParts(head, opened, planned.files, digest, report)
+    return _opened(parts, options or planned.options)
 
 
 def _opened(parts: TaskParts, options: TaskOptions) -> Callable[[Any], Prediction]:

@@ -5,6 +5,7 @@ A plan is plain data: it opens here, in a worker process or on another machine.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
-from rkzoo.contract.model import Contract, Head, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
-from rkzoo.files import os_errors_explained, read_bytes
+from rkzoo.files import os_errors_explained, package_digest, read_bytes
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.detect.classes import class_numbers
@@ -221,7 +221,7 @@ def _of_pipeline(path: Path, request: Request, report: ProgressReporter) -> Plan
 def _check_classes(request: Request, parts: Mapping[str, ModelPart]) -> None:
     """Raises RkzooError for a class that the model has not, before anything is built."""
     for contract in (part.answers for part in parts.values()):
-        if request.classes is not None and isinstance(contract.head, DetectHead):
+        if request.classes is not None and isinstance(contract.head, BoxHead):
             class_numbers(request.classes, contract.labels, contract.head.classes)
 
 
@@ -231,6 +231,15 @@ _ROLES: dict[str, tuple[type[Any], ...]] = {
     "rec": (TextRecHead, PlateHead),
     "cls": (TextClsHead,),
 }
+
+
+def models_digest(planned: Plan) -> str:
+    """A hash of all that makes the models' numbers: the models, how they are run, and rkzoo's own
+    code."""
+    made_by = hashlib.sha256(package_digest().encode())
+    for role, part in sorted(planned.parts.items()):
+        made_by.update(f"{role} {part.contract} {part.backend.digest}".encode())
+    return made_by.hexdigest()
 
 
 def check_pictures(planned: Plan, verb: str, *, joined: bool = False) -> None:

@@ -232,8 +232,8 @@ class RgaPreprocess(Closeable):
         """Raises _Lost where RGA cannot do this, before it is asked to."""
         if spec.channels != 3 or image.shape[2:] not in ((), (3,)):
             raise _RgaRejected("RGA brings pictures of three channels only.")
-        if spec.fit == "crop":
-            raise _RgaRejected("A picture that is cropped is averaged by the processor.")
+        if spec.fit == "crop" or spec.smooth:
+            raise _RgaRejected("A picture that is cropped or bicubic is scaled by the processor.")
         if self._memory.fd < 0 or self._memory.offset or canvas.strides[1] % 3:
             raise _RgaRejected(
                 "The NPU's memory for the picture is not such that RGA can write there."

@@ -24,7 +24,9 @@ from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, package_digest, sha256_of
 from rkzoo.graph.lowering.checks import QuantizationInfo, quantization_info
-from rkzoo.graph.onnx.read import load
+from rkzoo.graph.lowering.rewrites.rewriting import rewrite
+from rkzoo.graph.onnx.opset import MAX_OPSET
+from rkzoo.graph.onnx.read import load, parse
 from rkzoo.graph.onnx.summary import summarise
 from rkzoo.json_values import to_json_value
 from rkzoo.kept import keep, kept
@@ -45,13 +47,14 @@ from rkzoo.speed.table import CostTable, cost_table
 from rkzoo.toolkit import builds, checks, environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
-from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.process import ModelRefused, ToolkitProcess
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.workflow.compile.prepare import input_plans
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
 from rkzoo.workflow.request.options import Anchors
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
+from rkzoo.workflow.request.resolved import ResolvedModel
 
 if TYPE_CHECKING:
     import onnx
@@ -173,8 +176,8 @@ class GraphFacts(StrictStruct, frozen=True):
 
 @dataclass(frozen=True)
 class EstimateSubject:
-    """The graph as given to the toolkit. `integer`: which inputs are integer; `quantised` is set
-    for pre-quantized graphs.
+    """The graph, before it is rewritten for a chip. `integer`: which inputs are integer; `opset` as
+    the toolkit gets it; `quantised` is set for pre-quantized graphs.
     """
 
     known: GraphFacts
@@ -248,6 +251,38 @@ def estimate(
     return estimates
 
 
+def estimate_subject(
+    subject: EstimateSubject,
+    soc: str,
+    dtype: Dtype,
+    toolkit: str | None = None,
+    report: ProgressReporter = SILENT,
+) -> Estimate:
+    """Estimate one graph on one chip; where it cannot be built, the estimate's `problem` says why.
+
+    Both are kept in the cache: an estimate, and that the toolkit refused the graph.
+    """
+    release, built_for = toolkit or DEFAULT_VERSION, _built_for(soc)
+    digest = subject.known.digest(dtype, built_for, release)
+    value: CostTable | RkzooError | None = _read(_place(digest), CostTable, report)
+    if value is None:
+        refused = _place(_digest(digest, "refused"))
+        words = _read(refused, dict[str, str], report)
+        if words:
+            value = RkzooError(words["what"], words["why"], words["fix"], code=1)
+        if value is None:
+            value = _build_all(subject, [(built_for, dtype)], release, report)[built_for, dtype]
+            if isinstance(value, ModelRefused):
+                said = {"what": value.what, "why": value.why, "fix": value.fix}
+                keep(refused, msgspec.json.encode(said))
+    return _estimate(subject.known, soc, dtype, value)
+
+
+def default_dtype(subject: EstimateSubject, soc: str) -> Dtype:
+    """The model's first number format that the chip has."""
+    return _dtype(subject.known, soc)
+
+
 def every_chip() -> tuple[str, ...]:
     """The chips that `--soc all` stands for."""
     return supported()
@@ -316,7 +351,13 @@ def read_subject(
         original = load(as_onnx(Path(model), report, size=request.size))
         report.note(f"{error.what} The whole graph is estimated as it stands.")
         return _as_it_stands(Path(model).stem, original, request.size)
-    graph = ready.graph()
+    return subject_of(ready)
+
+
+def subject_of(ready: ResolvedModel, graph: onnx.ModelProto | None = None) -> EstimateSubject:
+    """A model, or another `graph` with its inputs; rewritten for a chip when it is built. Raises
+    RkzooError."""
+    graph = ready.graph() if graph is None else graph
     plans = input_plans(ready.contract, summarise(graph).inputs[0].name)
     return _subject(ready.name, graph, plans, ready.dtypes)
 
@@ -354,18 +395,19 @@ def _subject(
     name: str, graph: onnx.ModelProto, inputs: tuple[InputPlan, ...], dtypes: tuple[Dtype, ...]
 ) -> EstimateSubject:
     graph_summary = summarise(graph)
+    rewritten = summarise(rewrite(graph, proved=False).model)
     data = graph.SerializeToString(deterministic=True)
     return EstimateSubject(
         known=GraphFacts(
             name=name,
             dtypes=dtypes,
-            operators=tuple(operator for operator, _ in graph_summary.operators),
+            operators=tuple(operator for operator, _ in rewritten.operators),
             key=_digest(package_digest(), repr(inputs), hashlib.sha256(data).hexdigest()),
         ),
         graph=data,
         inputs=inputs,
         integer=tuple("int" in tensor.dtype for tensor in graph_summary.inputs),
-        opset=graph_summary.opset,
+        opset=min(graph_summary.opset, MAX_OPSET),
         shapes={
             tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
             for tensor in graph_summary.inputs
@@ -438,7 +480,8 @@ def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> B
     calibrated = dtype == "int8" and not recipe.quantised
     pairs = zip(subject.inputs, subject.integer, strict=True)
     arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
-    key = builds.store(subject.graph, arrays, recipe)
+    graph = rewrite(parse(subject.graph), [soc], proved=False).model
+    key = builds.store(graph.SerializeToString(), arrays, recipe)
     build_inputs = builds.find(key)
     if build_inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")

@@ -90,7 +90,7 @@ def find_models(
     prompts, request = pipeline_prompts(request, pipeline.head)
     members = _members(pipeline, request.language, report)
     models = (
-        find_model(card, request.of_parts(sized=role == "det"), report, to_run=to_run)
+        find_model(card, request.of_parts(sized=role in ("det", "detector")), report, to_run=to_run)
         for role, card in members.items()
     )
     return Models(pipeline.name, tuple(members), next(models), models, pipeline.head, prompts)

@@ -61,6 +61,7 @@ class ModelOptions(TypedDict, total=False):
     points: Sequence[Point]
     boxes: Sequence[Box]
     against: Sequence[PathName]
+    known: PathName | None
     confidence: float | None
     iou: float | None
     max_boxes: int | None
@@ -116,7 +117,9 @@ class Request:
             marks a point beside it.
         boxes: (x1, y1, x2, y2) in source pixels around the object to be segmented.
         against: Pictures (files, folders, globs) that each embedding is compared with.
-        confidence: Confidence threshold in 0..1; None is 0.25, of text 0.5.
+        known: Folder of known faces, NAME.jpg or NAME/*.jpg, which those found are compared with.
+        confidence: Confidence threshold in 0..1; None is 0.25, of text and of
+            faces by name 0.5.
         iou: IoU threshold for NMS in 0..1; None is 0.45.
         max_boxes: Most boxes (or classes) of a picture; None is 300.
         multi_label: One box for every class of a cell that reaches the confidence, as the
@@ -154,6 +157,7 @@ class Request:
     points: Sequence[Point] = ()
     boxes: Sequence[Box] = ()
     against: Sequence[PathName] = ()
+    known: PathName | None = None
     confidence: float | None = None
     iou: float | None = None
     max_boxes: int | None = None
@@ -180,6 +184,7 @@ class Request:
             ),
             "boxes": tuple(_numbers("--box", self.boxes, (4,))),
             "against": tuple(os.fspath(name) for name in self.against),
+            "known": None if self.known is None else os.fspath(self.known),
         }
         if isinstance(self.anchors, str):
             checked["anchors"] = parse_anchors(self.anchors)
@@ -239,6 +244,7 @@ class Request:
             boxes=tuple(self.boxes),
             prompts=tuple(self.prompts or ()),
             against=self.against,  # type: ignore[arg-type]  # texts, likewise
+            known=self.known,  # type: ignore[arg-type]  # likewise
             detect=DetectOptions(**self.thresholds) if self.thresholds else None,
             page=None if self.confidence is None else PageOptions(self.confidence),
         )
@@ -261,6 +267,7 @@ class Request:
             points=(),
             boxes=(),
             against=(),
+            known=None,
             confidence=None,
             iou=None,
             max_boxes=None,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.contract.model import Contract, Head, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
@@ -24,6 +23,7 @@ from rkzoo.graph.families.registry import (
     recognise,
     recognise_arranged,
 )
+from rkzoo.graph.onnx.input_preprocessing import input_preprocessing
 from rkzoo.graph.onnx.read import load
 from rkzoo.graph.onnx.subgraph import ending_at
 from rkzoo.progress import SILENT, ProgressReporter
@@ -141,6 +141,8 @@ def _from_graph(
         for sentence in plain.seen:
             report.note(f"{name}: {sentence}")
     contract = _with_feed(contract, name, request, report)
+    if recognition is None or recognition.seen:
+        _tell_twice(original, contract, name, report)
     if card is None and isinstance(contract.head, TensorsHead):
         for sentence in plain_notes(original, contract, requested=request.raw):
             report.note(f"{name}: {sentence}")
@@ -158,6 +160,18 @@ def _from_graph(
         recognition=recognition,
         files=_used(card, files),
     )
+
+
+def _tell_twice(
+    original: onnx.ModelProto, contract: Contract, name: str, report: ProgressReporter
+) -> None:
+    """Says where card or user have a picture normalised that the graph normalises itself."""
+    if contract.picture is None:
+        return
+    front = input_preprocessing(original, contract.input.size)
+    twice = front.twice(contract.input) if front is not None else ""
+    if twice:
+        report.note(f"{name}: {twice}")
 
 
 def _refuse_unfed(request: Request, name: str) -> None:
@@ -284,7 +298,7 @@ def _named(
 ) -> Contract:
     """The contract with labels that its number of classes suggests, where it has none."""
     count = len(file_labels(original))
-    if count and not contract.labels and isinstance(contract.head, DetectHead):
+    if count and not contract.labels and isinstance(contract.head, BoxHead):
         report.note(
             f"{name} names {count} classes but its head has {contract.head.classes}: the "
             "names are ignored. Give the right ones with --labels FILE."

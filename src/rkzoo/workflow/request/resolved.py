@@ -11,7 +11,7 @@ import msgspec
 
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
-from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.contract.model import BoxHead, Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.registry import Recognition
 from rkzoo.graph.lowering.cut_head import cut_contract, cut_head, keep_head
@@ -65,12 +65,12 @@ class ResolvedModel:
         """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
         card = self.card
         if card is not None and (card.arrays or card.outputs):
-            return part(self.original, _inputs(self.original, self.contract), card.outputs)
+            return part(self.original, inputs_of(self.original, self.contract), card.outputs)
         if isinstance(self.contract.head, TensorsHead):
-            return part(self.original, _inputs(self.original, self.contract))
+            return part(self.original, inputs_of(self.original, self.contract))
         if spec_of(self.contract.head).legalize:
             return legalized(self.original, self.contract)
-        if self.recognition is None or not isinstance(self.contract.head, DetectHead):
+        if self.recognition is None or not isinstance(self.contract.head, BoxHead):
             return self.original  # its size stays free where it is
         head = self.quantise.head
         if head == "uncut" or not self.is_cut:
@@ -113,7 +113,7 @@ class ResolvedModel:
 _RAW = ("logits", "bounded")
 
 
-def _inputs(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
+def inputs_of(graph: onnx.ModelProto, contract: Contract) -> list[ArrayInput]:
     """The inputs of a described model as they lie in its graph, the picture first."""
     others = list(contract.others)
     if contract.picture is None:

@@ -290,7 +290,7 @@ def tune(
         if request.on is not None:
             require_data(data)  # before a board is waited for
             _check_chip(request.on, soc)
-        dataset = _dataset(data, task, floating, ready, limit, report)
+        dataset = reference_data(data, task, floating, ready, limit, report)
         truth = evaluate_plan(floating, dataset, limit=limit, report=report)
         if truth.failed:
             dataset = dataset.without({Path(failure.file) for failure in truth.failed})
@@ -621,7 +621,7 @@ def _first_pictures(search: _Search) -> tuple[tuple[Path, ...] | None, str]:
     return chosen, f"{len(chosen)} pictures at equal distances"
 
 
-def _dataset(
+def reference_data(
     data: str,
     task: str,
     floating: Plan,

@@ -1,0 +1,64 @@
+"""Networks that make a picture of a picture: super-resolution, denoising and the like."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rkzoo.contract.model import Contract
+from rkzoo.contract.restore import RestoreHead
+from rkzoo.graph.families.recognition import ImageSource, Recognition
+from rkzoo.graph.families.semantic import makes_picture
+from rkzoo.graph.onnx.view import GraphView
+
+_NONE = "it does not end in a picture of its input's channels, as large or several times larger"
+_ENDS = frozenset({"Clip", "Identity", "Cast"})
+_SCALES = range(1, 9)
+
+
+def restore(view: GraphView, picture: ImageSource) -> Recognition | str:
+    """Recognise super-resolution (1xCxhxw to 1xCxshxsw, s from 2) and restoration (s of 1, where
+    the graph tells the picture from maps of classes)."""
+    outputs = view.model.graph.output
+    if len(outputs) != 1 or picture.channels not in (1, 3):
+        return ""
+    name = outputs[0].name
+    shape = view.shape(name)
+    if shape is None or len(shape) != 4 or shape[:2] != (1, picture.channels):
+        return _NONE
+    height, width = picture.image.size
+    scale = shape[2] // height
+    if scale not in _SCALES or shape[2:] != (scale * height, scale * width):
+        return _NONE
+    if scale == 1 and not (_changes_input(view, name) or makes_picture(view)):
+        return _NONE
+    image = msgspec.structs.replace(
+        picture.image,
+        fit="stretch",
+        **({"color": "GRAY", "mean": (0.0,), "std": (255.0,)} if picture.channels == 1 else {}),
+    )
+    what = "It gives a picture of the size of its input" if scale == 1 else (
+        f"It gives a picture {scale} times as large as its input"
+    )  # fmt: skip
+    channels = "RGB" if picture.channels == 3 else "the luma of a picture"
+    assumed = (
+        f"{what}; {channels} with pixels of 0..1 is assumed on both sides, for the file does not "
+        "say. Say otherwise with --color, --mean and --std, and with a card's head: {kind: "
+        f"restore, scale: {scale}, mean: ..., std: ...}} for what comes out."
+    )
+    return Recognition(
+        family="restore",
+        form="whole",
+        contract=Contract(family="restore", picture=image, head=RestoreHead(scale=scale)),
+        head_tensors=(),
+        evidence=(assumed,),
+        assumed=(assumed,),
+    )
+
+
+def _changes_input(view: GraphView, name: str) -> bool:
+    """Whether the output is the input with something added or taken off."""
+    source = view.inputs[0].name
+    node = view.producers.get(name)
+    while node is not None and node.op_type in _ENDS:
+        node = view.producers.get(node.input[0])
+    return node is not None and node.op_type in ("Add", "Sub") and source in node.input

@@ -1,0 +1,71 @@
+"""More dimensions than an NPU has, folded into four."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from rkzoo.graph.lowering.rewrites.rule import Writer
+from rkzoo.graph.onnx.view import attributes
+
+_MOST, _MANY = 4, 6
+
+
+def fewer_dimensions(node: onnx.NodeProto, new: Writer) -> bool:
+    """An elementwise operator of six dimensions and more, with those in one that both sides have
+    alike, or one side alone. The compiler does so itself with five."""
+    out = new.shape(node.output[0])
+    shapes = [shape for name in node.input if (shape := new.shape(name)) is not None]
+    if out is None or len(out) < _MANY or not all(out) or not new.is_float(node.output[0]):
+        return False
+    if len(shapes) != len(node.input):
+        return False
+    targets = _folded(shapes, out)
+    if len(targets[0]) > _MOST:
+        return False
+    folded = []
+    for name, target in zip(node.input, targets, strict=True):
+        stored = new.value(name)
+        if stored is not None:
+            folded.append(new.constant(stored.reshape(target)))
+        else:
+            folded.append(new.reshape(name, target))
+    result = new.add(node.op_type, *folded)
+    new.reshape(result, out, to=node.output[0])
+    return True
+
+
+def _folded(shapes: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> list[list[int]]:
+    """The shapes of operands that are broadcast to `out`, with neighbours in one wherever the same
+    operands have them; each begins with a one."""
+    sides = [(1,) * (len(out) - len(shape)) + shape for shape in shapes]
+    groups: list[tuple[tuple[bool, ...], int]] = []
+    for axis, size in enumerate(out):
+        has = tuple(side[axis] == size for side in sides)
+        if size > 1 and groups and groups[-1][0] == has:
+            groups[-1] = (has, groups[-1][1] * size)
+        elif size > 1:
+            groups.append((has, size))
+    return [[1, *(n if has[side] else 1 for has, n in groups)] for side in range(len(shapes))]
+
+
+def windows(node: onnx.NodeProto, new: Writer) -> bool:
+    """A picture N x H x W x C taken apart into windows, by a transpose of four dimensions.
+
+    The toolkit knows N x H/h x h x W/w x w x C with the third and fourth axis exchanged as an
+    operator of its own. Straight behind the transpose from N x C x H x W its numbers come out in
+    another order, in FP16 and INT8; with any operator between the two they are right.
+    """
+    shape, perm = new.shape(node.input[0]), attributes(node).get("perm")
+    if shape is None or len(shape) != 6 or perm != [0, 1, 3, 2, 4, 5]:
+        return False
+    maker = new.view.producers.get(new.unshaped(node.input[0]))
+    if maker is None or attributes(maker).get("perm") != [0, 2, 3, 1]:
+        return False
+    batch, tall, high, wide, broad, channels = shape
+    folded = [batch * tall, high, wide, broad * channels]
+    at = new.reshape(node.input[0], folded)
+    at = new.add("Transpose", at, perm=[0, 2, 1, 3])
+    new.reshape(at, [shape[axis] for axis in perm], to=node.output[0])
+    return True
