@@ -95,8 +95,31 @@ def test_a_toolkit_older_than_the_chip_is_refused():
     assert problems(changed(soc="rv1126b", toolkit="2.3.2")) == ()
 
 
+def test_four_bit_weights_are_refused_with_a_list_of_who_has_them():
+    found = problems(changed(soc="rk3588", dtype="w4a16"))
+    assert "rk3576 and rv1126b only" in found[0].why
+    rk3576 = {"soc": "rk3576", "dtype": "w4a16"}
+    assert problems(changed(**rk3576), samples=0) == (), "nothing of it is calibrated"
+    (found,) = problems(changed(**rk3576, algorithm="gdq"), samples=0)
+    assert "no calibration pictures" in found.what
+    (found,) = problems(changed(**rk3576, algorithm="mmse"))
+    assert "mmse does not go with w4a16" in found.what
+    (found,) = problems(changed(algorithm="gdq"))
+    assert "gdq does not go with int8" in found.what
+    (found,) = problems(changed(**rk3576, toolkit="2.3.0"))
+    assert "2.3.2" in found.why
+
+
+def test_a_batch_is_refused_where_the_file_has_no_place_for_it():
+    (found,) = problems(changed(soc="rv1106", batch=4))
+    assert "rv1106 takes one picture at a time" in found.what
+    assert problems(changed(soc="rv1126b", batch=4)) == ()
+    (found,) = problems(changed(soc="rv1103b", sizes=((64, 64), (32, 32))))
+    assert "pictures of one size" in found.what
+
+
 def test_no_pair_outside_the_table_passes():
     for soc, chip in chips().items():
-        for dtype in ("int8", "fp16"):
+        for dtype in ("int8", "fp16", "w4a16"):
             refused = any(p.severity == "error" for p in problems(changed(soc=soc, dtype=dtype)))
             assert refused == (chip.generation == 1 or dtype not in chip.dtypes), (soc, dtype)

@@ -20,7 +20,9 @@ import pytest
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir
 from rkzoo.toolkit import builds, environment
+from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess
+from rkzoo.toolkit.recipe import InputPlan, Recipe
 
 pytestmark = pytest.mark.toolkit
 
@@ -104,7 +106,9 @@ def test_build_and_simulate(toolkit_env, cache, make_net, tmp_path, monkeypatch,
     assert nothing_left_in_scratch()
 
 
-def test_the_simulator_does_not_depend_on_the_chip(toolkit_env, cache, make_net, tmp_path):
+def test_the_simulator_does_not_depend_on_chip_nor_memory_plan(
+    toolkit_env, cache, make_net, tmp_path
+):
     plan = make_net()
     picture = np.load(plan.calibration / "calibration-0.npy")[:1]
     outputs = []
@@ -116,11 +120,15 @@ def test_the_simulator_does_not_depend_on_the_chip(toolkit_env, cache, make_net,
             assert [layer.op for layer in report.layers][1:-1] == ["ConvRelu"]
             assert header(report.rknn)["target_platform"] == [soc]
             outputs.append(process.infer([picture])[0])
+        other = for_chip(plan, memory_plan="SlowPeakGrowth", compute_order="DepthFirst")
+        process.build(other, tmp_path / "model.rknn")
+        outputs.append(process.infer([picture])[0])
         report = process.build_for_simulation(for_chip(plan, soc="rv1106"))
         assert header(report.rknn)["target_platform"] == ["rk3588"]
         outputs.append(process.infer([picture])[0])
     assert np.array_equal(outputs[0], outputs[1])
     assert np.array_equal(outputs[0], outputs[2])
+    assert np.array_equal(outputs[0], outputs[3])
 
 
 BY_PICTURES = """
@@ -167,6 +175,46 @@ def test_float16(toolkit_env, cache, make_net, tmp_path):
         (output,) = process.infer([np.full((1, 32, 32, 3), 128, np.uint8)])
     assert {layer.dtype for layer in report.layers} == {"FLOAT16"}
     assert output.max() > 0
+
+
+def test_four_bit_weights(toolkit_env, cache, tmp_path):
+    """A kernel is read back by an input that is 1 at one place: what comes out are the weights as
+    they are stored. Of 4 bits and one scale a channel there are 16 values at most, none further
+    from the float one than half a step."""
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    weights = np.random.default_rng(3).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3], pads=[1] * 4)],
+        "net",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 16, 64, 64])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)])
+    model.ir_version = 8
+    onnx.save(model, tmp_path / "net.onnx")
+    inputs = (InputPlan(name="x", shape=(1, 16, 64, 64)),)
+    plan = BuildInputs(tmp_path / "net.onnx", Recipe(soc="rv1126b", dtype="w4a16", inputs=inputs))
+    # Each input channel has a place of its own, four cells from any other.
+    picture = np.zeros((1, 16, 64, 64), np.float32)
+    places = [(8 + 12 * (channel // 4), 8 + 12 * (channel % 4)) for channel in range(16)]
+    for channel, (row, column) in enumerate(places):
+        picture[0, channel, row, column] = 1
+    with ToolkitProcess(toolkit_env) as process:
+        process.build(plan, tmp_path / "o.rknn")
+        report = process.build_for_simulation(plan)
+        assert report.soc == "rk3576", "the chip of simulations lacks them"
+        (seen,) = process.infer([picture])
+    stored = np.empty_like(weights)
+    for channel, (row, column) in enumerate(places):
+        near = seen[0, :, row - 1 : row + 2, column - 1 : column + 2]
+        stored[:, channel] = near[:, ::-1, ::-1]
+    for float_kernel, kernel in zip(weights, stored, strict=True):
+        values = np.unique(np.round(kernel, 3))
+        assert 8 <= len(values) <= 16
+        step = np.diff(values).max()
+        assert np.abs(float_kernel - kernel).max() <= 0.6 * step
 
 
 def test_an_input_that_is_no_picture(toolkit_env, cache, tmp_path):

@@ -211,7 +211,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
             "sources[0]",
             "not go up",
         ),
-        (GOOD + "dtypes: [int4]\n", "dtypes[0]", "known: fp16, int8"),
+        (GOOD + "dtypes: [int4]\n", "dtypes[0]", "known: fp16, int8, w4a16"),
         (GOOD + "head: {kind: text-dt}\n", "head.kind", "text-det"),
         (GOOD + "labels: 3\n", "labels", "int"),
         (GOOD + "dtypes: []\n", "whole", "dtypes"),

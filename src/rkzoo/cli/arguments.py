@@ -14,8 +14,8 @@ _CHIPS = {"CHIP"}
 # What no list and no file says.
 _FREE = {
     "[HOST:]PORT", "A,B", "A,B,C", "ADDRESS", "AGE", "CLASS,...", "CODE", "FORMAT", "HOST", "HxW",
-    "KIND", "NAME=N,N,...", "SIZE", "TASK", "VERB", "VERSION", "WORDS", "X,Y[,0]", "X1,Y1,X2,Y2",
-    "tcp://HOST:PORT",
+    "HxW,HxW,...", "KIND", "NAME=N,N,...", "SIZE", "TASK", "VERB", "VERSION", "WORDS", "X,Y[,0]",
+    "X1,Y1,X2,Y2", "tcp://HOST:PORT",
 }  # fmt: skip
 
 

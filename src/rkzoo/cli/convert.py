@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkzoo.cli.console import add_anchors, add_feed, add_prompts
-from rkzoo.cli.model_options import PLAIN, add_calibration, add_inputs
+from rkzoo.cli.model_options import (
+    DTYPES,
+    PLAIN,
+    add_algorithm,
+    add_batch,
+    add_calibration,
+    add_inputs,
+    add_sizes,
+)
 
 if TYPE_CHECKING:
     from rkzoo.workflow.compile.convert import ConversionResult
@@ -32,9 +40,22 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="rk3588, rk3576, rk3568, rk3566, rk3562, rv1126b, rv1106, rv1103 ...; several build "
         "in parallel",
     )
-    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: that of the card")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: that of the card")
+    add_algorithm(parser)
+    add_batch(parser)
+    add_sizes(parser)
     add_calibration(
         parser, "20 to 100 calibration pictures, like those of the camera, for the INT8 ranges"
+    )
+    parser.add_argument(
+        "--memory-plan",
+        choices=("BestFit", "GreedyBySize", "GreedyByLifetime", "SlowPeakGrowth"),
+        help="how the working memory is laid out (default BestFit); rkzoo estimate tells its size",
+    )
+    parser.add_argument(
+        "--compute-order",
+        choices=("WidthFirst", "DepthFirst"),
+        help="in which order branches are computed (default WidthFirst)",
     )
     parser.add_argument("-o", "--output", metavar="OUT.rknn", help="the file, or a folder")
     parser.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rkzoo.cli.console import add_anchors
-from rkzoo.cli.model_options import add_inputs
+from rkzoo.cli.model_options import DTYPES, add_inputs
 
 if TYPE_CHECKING:
     from rkzoo.workflow.performance.estimate import Estimate
@@ -30,7 +30,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="CHIP",
         help="chips, or all (default rk3588)",
     )
-    parser.add_argument("--dtype", choices=("int8", "fp16"), help="default: int8 where it can be")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: int8 where it can be")
     parser.add_argument("--size", metavar="HxW", help="input size, where the model leaves it free")
     add_inputs(parser)
     add_anchors(parser)

@@ -163,6 +163,10 @@ def _built(content: RknnContent) -> list[tuple[str, str]]:
     ]
     rows += [("input", _quantised(spec, file)) for spec in file.inputs]
     rows += [("output", _quantised(spec, file)) for spec in file.outputs]
+    if known := file.shapes.get(file.inputs[0].name if file.inputs else ""):
+        rows.append(("several", ", ".join("x".join(map(str, shape)) for shape in known)))
+    if file.batch > 1:
+        rows.append(("batch", f"{file.batch} at once; the shapes are those of one"))
     targets = Counter(operator.target for operator in file.steps)
     rows.append(("placement", ", ".join(f"{n} on {t}" for t, n in targets.most_common())))
     rows.append(("operators", _counted(Counter(o.type for o in file.steps).most_common())))

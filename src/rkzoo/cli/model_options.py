@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rkzoo.workflow.request.request import Request
 
 
+DTYPES = ("int8", "fp16", "w4a16")
 PLAIN = "leave out what was tuned for the model's card (rkzoo info says it)"
 
 
@@ -29,7 +30,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_calibration(simulator, "pictures that set INT8 ranges")
     simulator.add_argument("--recipe", metavar="YAML", help="what rkzoo tune found for this model")
     simulator.add_argument("--plain", action="store_true", help=PLAIN)
-    simulator.add_argument("--dtype", choices=("int8", "fp16"))
+    simulator.add_argument("--dtype", choices=DTYPES)
+    add_algorithm(simulator)
+    add_batch(simulator)
+    add_sizes(simulator)
     simulator.add_argument("--toolkit", metavar="VERSION", help="version of RKNN-Toolkit2")
 
 
@@ -41,6 +45,31 @@ def add_calibration(parser: argparse._ActionsContainer, what: str) -> None:
         type=int,
         metavar="N",
         help="how many of them, evenly (default: what the model's card says, or 100)",
+    )
+
+
+def add_algorithm(parser: argparse._ActionsContainer) -> None:
+    """--algorithm."""
+    parser.add_argument(
+        "--algorithm",
+        choices=("normal", "kl_divergence", "mmse", "gdq"),
+        help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model",
+    )
+
+
+def add_batch(parser: argparse._ActionsContainer) -> None:
+    """--batch."""
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="pictures that it takes at once"
+    )
+
+
+def add_sizes(parser: argparse._ActionsContainer) -> None:
+    """--sizes."""
+    parser.add_argument(
+        "--sizes",
+        metavar="HxW,HxW,...",
+        help="build one file for several input sizes; rkzoo run X.rknn --size HxW chooses",
     )
 
 
@@ -159,6 +188,8 @@ def request(args: argparse.Namespace) -> Request:
         fields["boxes"] = _numbers(args.box, "--box", (4,))
     cut = not inputs.get("no_cut")
     multi_label = False if inputs.get("one_label") else None
+    if inputs.get("sizes"):
+        fields["sizes"] = [parse_size(word) for word in args.sizes.split(",") if word]
     return Request(size=parse_size(inputs.get("size")), cut=cut, multi_label=multi_label, **fields)
 
 
@@ -167,6 +198,10 @@ _SAME = {
     "runtime": "runtime",
     "on": "on",
     "dtype": "dtype",
+    "algorithm": "algorithm",
+    "batch": "batch",
+    "memory_plan": "memory_plan",
+    "compute_order": "compute_order",
     "toolkit": "toolkit",
     "calibration": "calib",
     "calibration_count": "calib_count",

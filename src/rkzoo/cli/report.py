@@ -87,7 +87,16 @@ def _add_support(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     support.add_argument("--offline", action="store_true", help="fetch no weights")
     support.add_argument("--fresh", action="store_true", help="repeat existing builds")
     support.add_argument(
+        "--structures",
+        metavar="FOLDER",
+        help="folder of networks without weights (NAME.onnx.xz), tried with random ones where the "
+        "weights of a card cannot be reached",
+    )
+    support.add_argument(
         "--half", action="store_true", help="build in float16 what was built in INT8, too"
+    )
+    support.add_argument(
+        "--w4a16", action="store_true", help="build with 4-bit weights, where a chip has them"
     )
     support.set_defaults(verb=report_support)
 
@@ -162,6 +171,7 @@ def report_support(args: argparse.Namespace) -> int:
         read_runs(Path(args.runs)),
         Path(args.assets) if args.assets else None,
         args.names,
+        structures=Path(args.structures) if args.structures else None,
         offline=args.offline,
         report=bars,
     )
@@ -171,7 +181,7 @@ def report_support(args: argparse.Namespace) -> int:
         socs,
         toolkit=args.toolkit,
         fresh=args.fresh,
-        half=args.half,
+        also="w4a16" if args.w4a16 else "fp16" if args.half else None,
         keep=lambda rows: write_support(results, rows),
         report=bars,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,15 @@ from rkzoo.cli.streams import one_line
 from rkzoo.errors import RkzooError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rkzoo.progress import ProgressReporter
     from rkzoo.workflow.inference.inputs import InputKind
-    from rkzoo.workflow.inference.model import Result
+    from rkzoo.workflow.inference.model import Model, Result
     from rkzoo.workflow.inference.plan import Plan
+
+    Input = tuple[Any, Path | None, str]
+    Answered = tuple[Input, Result]
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,7 +89,6 @@ def main(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import JsonList, ProgressBars
     from rkzoo.files import refuse_overwriting_inputs
-    from rkzoo.progress import readable
     from rkzoo.workflow.inference.exports import exports
     from rkzoo.workflow.inference.load import open_planned
     from rkzoo.workflow.inference.model import save_names
@@ -112,8 +115,7 @@ def _run(args: argparse.Namespace) -> int:
         open_planned(planned, bars) as model,
     ):
         inputs = list(zip(sources, files, names, strict=True))
-        answers = readable(inputs, lambda one: model(one[0]), lambda one: one[1] or one[2], bars)
-        for (_, file, name), result in answers:
+        for (_, file, name), result in _answers(model, inputs, bars):
             document = result.to_json()
             export(result, file or Path(name))
             if folder is not None:
@@ -133,6 +135,22 @@ def _run(args: argparse.Namespace) -> int:
             documents.print(head, input_kind.several, bars.failures)
     _say(warned, input_kind, folder, file_named, *(place for place in (txt, json) if place))
     return bars.exit_code()
+
+
+def _answers(model: Model, inputs: Sequence[Input], bars: ProgressReporter) -> Iterator[Answered]:
+    """What is found in each input, as many at a time as the model takes."""
+    from rkzoo.progress import readable
+
+    def shown(one: Input) -> object:
+        return one[1] or one[2]
+
+    if model.batch == 1:
+        yield from readable(inputs, lambda one: model(one[0]), shown, bars)
+        return
+    read = readable(inputs, lambda one: model.read(one[0]), shown, bars)
+    while rows := list(islice(read, model.batch)):
+        found = model.answer_read([pair for _, pair in rows])
+        yield from zip((one for one, _ in rows), found, strict=True)
 
 
 def _say(

@@ -23,7 +23,8 @@ class SimulatorSession(Closeable):
     Args:
         process: The toolkit process.
         inputs: Inputs of the built graph.
-        outputs: Outputs of the built file.
+        outputs: Outputs of the built file, of one sample.
+        batch: How many samples it takes at once.
     """
 
     label: Label = "simulator"
@@ -33,10 +34,11 @@ class SimulatorSession(Closeable):
         process: ToolkitProcess,
         inputs: Sequence[InputPlan],
         outputs: Sequence[TensorSpec],
+        batch: int = 1,
     ) -> None:
         self._process = process
-        self.inputs: tuple[TensorSpec, ...] = tuple(map(fed_spec, inputs))
-        self.outputs = tuple(_as_returned(spec) for spec in outputs)
+        self.inputs: tuple[TensorSpec, ...] = tuple(fed_spec(plan, batch) for plan in inputs)
+        self.outputs = tuple(_as_returned(spec, batch) for spec in outputs)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Run the model.
@@ -56,22 +58,25 @@ class SimulatorSession(Closeable):
         self._process.close()
 
 
-def fed_spec(plan: InputPlan) -> TensorSpec:
+def fed_spec(plan: InputPlan, batch: int = 1) -> TensorSpec:
     """The input of a session: an image as uint8 NHWC, anything else as it is."""
     if not plan.mean:
-        return TensorSpec(name=plan.name, shape=plan.shape, dtype=plan.dtype)
-    batch, channels, height, width = plan.shape
-    shape = (batch, height, width, channels)
+        first, *rest = plan.shape or (1,)
+        shape = (first * batch, *rest) if batch > 1 else plan.shape
+        return TensorSpec(name=plan.name, shape=shape, dtype=plan.dtype)
+    first, channels, height, width = plan.shape
+    shape = (first * batch, height, width, channels)
     return TensorSpec(name=plan.name, shape=shape, dtype="uint8", layout="NHWC")
 
 
-def _as_returned(spec: TensorSpec) -> TensorSpec:
+def _as_returned(spec: TensorSpec, batch: int) -> TensorSpec:
     """The output of `run` for an output of the built file: integers or float32, NCHW."""
     integer = spec.scale is not None and spec.dtype in ("int8", "uint8")
     whole = spec.dtype in ("int32", "int64")
+    first, *rest = spec.shape or (1,)
     return TensorSpec(
         name=spec.name,
-        shape=spec.shape,
+        shape=(first * batch, *rest) if batch > 1 else spec.shape,
         dtype=spec.dtype if integer or whole else "float32",
         layout="NCHW" if len(spec.shape) == 4 else "plain",
         scale=spec.scale if integer else None,

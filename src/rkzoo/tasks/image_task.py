@@ -43,6 +43,27 @@ class ImageTask(ABC, Generic[R]):
     def postprocess(self, outputs: list[NDArray[Any]], letterbox: Letterbox) -> R:
         """Convert raw output tensors to the result, in source-image pixels."""
 
+    def many(self, images: Sequence[NDArray[np.uint8]]) -> list[R]:
+        """As for each of them; run at once by a session of a batch (`run_many`)."""
+        places: list[Letterbox] = []
+        outputs = self.outputs_of(images, places)
+        pairs = zip(outputs, places, strict=True)
+        return [self.postprocess(arrays, letterbox) for arrays, letterbox in pairs]
+
+    def outputs_of(
+        self, images: Sequence[NDArray[np.uint8]], places: list[Letterbox]
+    ) -> list[list[NDArray[Any]]]:
+        """The raw outputs of each image by one run, and appended to `places` how it lay in the
+        input. Only for a session of a batch that holds them all."""
+        samples = []
+        for image in images:
+            arrays, letterbox = self.preprocess(image)
+            samples.append([array.copy() for array in arrays])
+            places.append(letterbox)
+        session: Any = self.session
+        outputs: list[list[NDArray[Any]]] = session.run_many(samples)
+        return outputs
+
     def __call__(self, image: NDArray[np.uint8]) -> R:
         arrays, letterbox = self.preprocess(image)
         return self.postprocess(self.session.run(arrays), letterbox)

@@ -13,10 +13,13 @@ from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.toolkit.versions import release
 
 NEWEST_OPSET = 19
+SMALL = 0x1004
+"""Container of the chips whose library is the small one."""
 FEW_SAMPLES = 10
 """Below this many calibration samples the INT8 ranges are unreliable."""
 
-_WITHOUT_AUTO_HYBRID = ("2.2.0", "2.3.0")
+_BEFORE_2_3_2 = ("2.2.0", "2.3.0")
+_BEFORE_2_5_0 = (*_BEFORE_2_3_2, "2.3.2")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Problem:
 _REASONS: Mapping[Dtype, str] = {
     "int8": "the toolkit's compiler crashes on INT8 for this chip",
     "fp16": "its NPU computes in integers only",
+    "w4a16": "the toolkit takes 4-bit weights for {able} only",
 }
 
 
@@ -62,6 +66,7 @@ def check(
     problems = [
         *_chip(recipe),
         *_version(recipe),
+        *_batch(recipe),
         *_opset(opset),
         *_inputs(recipe.inputs, shapes),
         *(problem for plan in recipe.inputs for problem in _normalisation(plan)),
@@ -94,13 +99,42 @@ def _chip(recipe: Recipe) -> list[Problem]:
     able = chips()[soc].dtypes
     if recipe.dtype in able:
         return []
+    reason = _REASONS[recipe.dtype].format(able=_able(recipe.dtype))
     return [
         Problem(
             f"{soc} cannot be built for in {recipe.dtype}.",
-            f"Measured with the real toolkit: {_REASONS[recipe.dtype]}.",
+            f"Measured with the real toolkit: {reason}.",
             f"Use --dtype {able[0]}.",
         )
     ]
+
+
+def _batch(recipe: Recipe) -> list[Problem]:
+    chip = chips().get(recipe.soc)
+    if chip is None or chip.container != SMALL:
+        return []
+    if recipe.sizes:
+        return [
+            Problem(
+                f"{recipe.soc} takes pictures of one size.",
+                "Its library is the small one, which cannot choose among several.",
+                "Leave --sizes out, and convert once for each.",
+            )
+        ]
+    if recipe.batch == 1:
+        return []
+    return [
+        Problem(
+            f"{recipe.soc} takes one picture at a time.",
+            "Its kind of .rknn has no place for a batch: the toolkit builds it without a word.",
+            "Leave --batch out.",
+        )
+    ]
+
+
+def _able(dtype: Dtype) -> str:
+    """The chips that a data type builds for."""
+    return " and ".join(soc for soc, chip in chips().items() if dtype in chip.dtypes)
 
 
 def _version(recipe: Recipe) -> list[Problem]:
@@ -108,6 +142,23 @@ def _version(recipe: Recipe) -> list[Problem]:
         release(recipe.toolkit)
     except RkzooError as error:
         return [Problem(error.what, error.why, error.fix, typo=error.typo)]
+    other = (recipe.memory_plan, recipe.compute_order) != ("BestFit", "WidthFirst")
+    if other and recipe.toolkit in _BEFORE_2_5_0:
+        return [
+            Problem(
+                f"RKNN-Toolkit2 {recipe.toolkit} has one plan of the memory.",
+                "The others came with 2.5.0.",
+                f"Use --toolkit {DEFAULT_VERSION}, or leave --memory-plan and --compute-order out.",
+            )
+        ]
+    if recipe.dtype == "w4a16" and recipe.toolkit in _BEFORE_2_3_2:
+        return [
+            Problem(
+                f"RKNN-Toolkit2 {recipe.toolkit} has no 4-bit weights.",
+                "They came with 2.3.2.",
+                f"Use --toolkit {DEFAULT_VERSION}.",
+            )
+        ]
     broken = judge({"toolkit": parse(recipe.toolkit)}, chip=recipe.soc)
     return [
         Problem(
@@ -233,13 +284,32 @@ def _normalisation(plan: InputPlan) -> list[Problem]:
 
 
 def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
-    if recipe.dtype != "int8" or recipe.quantised:
+    if recipe.algorithm == "gdq" and recipe.dtype != "w4a16":
+        return [
+            Problem(
+                f"The algorithm gdq does not go with {recipe.dtype}.",
+                "The toolkit has it for 4-bit weights alone.",
+                "Use another --algorithm, or --dtype w4a16.",
+            )
+        ]
+    if recipe.dtype == "w4a16" and recipe.algorithm not in ("normal", "gdq"):
+        return [
+            Problem(
+                f"The algorithm {recipe.algorithm} does not go with w4a16.",
+                "Between the layers it is float16, so there are no ranges to find.",
+                "Use --algorithm gdq, which finds better weights, or normal.",
+            )
+        ]
+    gdq = recipe.dtype == "w4a16" and recipe.algorithm == "gdq"
+    if not gdq and (recipe.dtype != "int8" or recipe.quantised):
         return []
     if samples <= 0:
         return [
             Problem(
                 "There are no calibration pictures.",
-                "INT8 needs some to determine the range of every tensor.",
+                "gdq finds 4-bit weights by what the layers answer to them."
+                if gdq
+                else "INT8 needs some to determine the range of every tensor.",
                 "Give a folder of typical pictures with --calib, or use --dtype fp16.",
             )
         ]
@@ -286,7 +356,7 @@ def _hybrid(recipe: Recipe) -> list[Problem]:
                 "Leave the float layers out.",
             )
         )
-    if recipe.auto_hybrid and recipe.toolkit in _WITHOUT_AUTO_HYBRID:
+    if recipe.auto_hybrid and recipe.toolkit in _BEFORE_2_3_2:
         problems.append(
             Problem(
                 f"RKNN-Toolkit2 {recipe.toolkit} has no auto_hybrid.",

@@ -33,7 +33,7 @@ from rkzoo.files import (
 )
 from rkzoo.progress import SILENT, ProgressReporter, ProgressTask
 from rkzoo.toolkit import indexes, intact, interpreter, logs
-from rkzoo.toolkit.recipe import DEFAULT_VERSION
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, Recipe
 from rkzoo.toolkit.versions import (
     EXCLUDED,
     KINDS,
@@ -107,6 +107,13 @@ def ensure(
             f" {python.text}): {target}"
         )
         return _install(known, python, target, more, report)
+
+
+def ensure_for(recipe: Recipe, *, report: ProgressReporter = SILENT) -> ToolkitEnv:
+    """The environment that a build needs: with PyTorch for gdq, which finds 4-bit weights by
+    gradients. Raises RkzooError as `ensure`."""
+    kind = "full" if recipe.algorithm == "gdq" else "lean"
+    return ensure(recipe.toolkit, kind=kind, report=report)
 
 
 _whole: set[Path] = set()

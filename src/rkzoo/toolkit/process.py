@@ -36,7 +36,7 @@ from rkzoo.toolkit.analysis import LayerError, read_errors, worst
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.environment import ToolkitEnv
 from rkzoo.toolkit.logscan import Finding, LayerCost
-from rkzoo.toolkit.recipe import InputPlan, Recipe
+from rkzoo.toolkit.recipe import Dtype, InputPlan, Recipe
 from rkzoo.toolkit.scales import unseen_scores
 from rkzoo.toolkit.tensors import Node, QuantisedTensor, read_tensors
 
@@ -46,6 +46,7 @@ SIMULATED_SOC = "rk3588"
 """The chip of every simulation: results are the same for every chip (measured on ten), and the
 files of some chips do not hold the output scales.
 """
+_SIMULATED_W4A16 = "rk3576"  # bit-equal to rv1126b, the other chip that has it (measured)
 
 START_TIMEOUT = 120.0
 BUILD_TIMEOUT = 3600.0
@@ -56,7 +57,11 @@ _LONGEST_LINE = 200
 _RUNTIME_PREFIX = re.compile(r"^onnxruntime\.\S+: (\[ONNXRuntimeError\] : \d+ : \w+ : )?")
 _PIPE = 1 << 20  # bytes: an image and a head's outputs pass in a few pieces
 
-_CONFIG = {"int8": {"quantized_dtype": "w8a8"}, "fp16": {"float_dtype": "float16"}}
+_CONFIG: dict[Dtype, dict[str, str]] = {
+    "int8": {"quantized_dtype": "w8a8"},
+    "fp16": {"float_dtype": "float16"},
+    "w4a16": {"quantized_dtype": "w4a16"},
+}
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ class ToolkitProcess(Closeable):
     def build_for_simulation(
         self, plan: BuildInputs, *, timeout: float = BUILD_TIMEOUT
     ) -> BuildReport:
-        """Build `plan` for the simulator, i.e. for SIMULATED_SOC whatever its chip is.
+        """Build `plan` for the simulator, i.e. for `simulated_soc` whatever its chip is.
 
         Float layers, given or found by `auto_hybrid`, are simulated too. Another call that differs
         only in `float_layers` does not calibrate again, nor does one whose calibration an earlier
@@ -174,7 +179,7 @@ class ToolkitProcess(Closeable):
         Raises:
             RkzooError: The build fails.
         """
-        recipe = msgspec.structs.replace(plan.recipe, soc=SIMULATED_SOC)
+        recipe = msgspec.structs.replace(plan.recipe, soc=simulated_soc(plan.recipe.dtype))
         plan = replace(plan, recipe=recipe)
         kept = builds.find_calibrated(plan, self._env.version, self._report)
         return self._build(plan, timeout, True, kept)
@@ -227,8 +232,8 @@ class ToolkitProcess(Closeable):
         """Run the last built model on the simulator.
 
         Args:
-            arrays: One per input: uint8 NHWC (1, H, W, C) for an image, in the channel order of the
-                recipe's mean; otherwise in the input's own shape.
+            arrays: One per input: uint8 NHWC (N, H, W, C) for an image, N the recipe's batch, in
+                the channel order of the recipe's mean; otherwise in the input's own shape.
             timeout: In seconds.
 
         Returns:
@@ -239,7 +244,7 @@ class ToolkitProcess(Closeable):
         """
         if self._spec is None:
             raise RkzooError("There is no built model to run.", "Call build first.", code=1)
-        fed = _checked_arrays(arrays, self._spec.recipe.inputs)
+        fed = _checked_arrays(arrays, self._spec.recipe)
         self._label = "run the model on the simulator"
         _, outputs = self._command({"do": "infer"}, fed, timeout, _silent)
         return outputs
@@ -348,11 +353,11 @@ class ToolkitProcess(Closeable):
 
     def _request(self, plan: BuildInputs, do: str) -> worker.Header:
         recipe = plan.recipe
-        calibrated = recipe.dtype == "int8" and not recipe.quantised
+        calibrated = is_calibrated(recipe)
         if calibrated and plan.calibration is None:
             # The toolkit would silently build in float.
             raise RkzooError(
-                "INT8 needs calibration pictures, and there are none.",
+                f"{recipe.dtype.upper()} needs calibration pictures, and there are none.",
                 "Without them the tensor ranges are unknown.",
                 "Give some with --calib.",
                 code=1,
@@ -368,10 +373,15 @@ class ToolkitProcess(Closeable):
                 "quantized_method": recipe.method,
                 "custom_string": plan.custom_string or None,
                 **_CONFIG[recipe.dtype],
+                **_several_shapes(recipe),
+                **_memory(recipe),
             },
             "calibration": str(plan.calibration.absolute())
             if plan.calibration is not None and calibrated
             else None,
+            # It decides nothing there, but the toolkit wants a sample.
+            "unused_calibration": recipe.dtype == "w4a16" and not calibrated,
+            "batch": recipe.batch,
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
             "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
@@ -506,16 +516,19 @@ class ToolkitProcess(Closeable):
             return ""
 
 
-def _checked_arrays(arrays: Sequence[Array], plans: Sequence[InputPlan]) -> list[Array]:
+def _checked_arrays(arrays: Sequence[Array], recipe: Recipe) -> list[Array]:
     """Arrays as the simulator takes them. Raises RkzooError for a wrong shape."""
+    plans = recipe.inputs
     if len(arrays) != len(plans):
         raise RkzooError(
             f"The model takes {len(plans)} inputs and was given {len(arrays)}.", code=1
         )
     fed = []
     for array, plan in zip(arrays, plans, strict=True):
-        fed_shape = _sample_shape(plan)
-        if tuple(array.shape) != fed_shape:
+        first, *rest = _sample_shape(plan)
+        fed_shape = (first * recipe.batch, *rest)
+        others = [(fed_shape[0], *size, rest[-1]) for size in recipe.sizes]
+        if tuple(array.shape) not in (fed_shape, *others):
             raise RkzooError(
                 f"The input {plan.name} was given the shape {tuple(array.shape)}.",
                 f"It takes {fed_shape}.",
@@ -542,6 +555,34 @@ def _samples(stack: Array, plan: InputPlan) -> Array:
 def _sample_shape(plan: InputPlan) -> tuple[int, ...]:
     n, *rest = plan.shape
     return (n, *rest[1:], rest[0]) if plan.mean else tuple(plan.shape)
+
+
+def _several_shapes(recipe: Recipe) -> dict[str, Any]:
+    """The argument of RKNN.config for a model of several shapes: a list of all inputs each."""
+    if not recipe.sizes:
+        return {}
+    channels = recipe.inputs[0].shape[1]
+    return {"dynamic_input": [[[1, channels, *size]] for size in recipe.sizes]}
+
+
+def _memory(recipe: Recipe) -> dict[str, str]:
+    """The arguments of RKNN.config about working memory; versions before 2.5.0 have none."""
+    asked = {"memory_plan_strategy": recipe.memory_plan, "compute_order": recipe.compute_order}
+    usual = ("BestFit", "WidthFirst")
+    return {name: value for name, value in asked.items() if value not in usual}
+
+
+def simulated_soc(dtype: Dtype) -> str:
+    """The chip that a simulation in that data type builds for: SIMULATED_SOC, where that has it."""
+    return _SIMULATED_W4A16 if dtype == "w4a16" else SIMULATED_SOC
+
+
+def is_calibrated(recipe: Recipe) -> bool:
+    """Whether samples decide the numbers of a build. 4-bit weights are rounded by themselves
+    (bit-equal with pictures and with noise), but for gdq."""
+    if recipe.dtype == "w4a16":
+        return recipe.algorithm == "gdq"
+    return recipe.dtype == "int8" and not recipe.quantised
 
 
 def _ranges_change(recipe: Recipe) -> bool:

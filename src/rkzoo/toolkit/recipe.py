@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,10 +11,31 @@ from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import StrictStruct
 
 DEFAULT_VERSION = "2.5.0"
+MOST_AT_ONCE = 64
+"""Largest batch."""
 
-Dtype = Literal["int8", "fp16"]
-Algorithm = Literal["normal", "kl_divergence", "mmse"]
-Method = Literal["channel", "layer"]
+Dtype = Literal["int8", "fp16", "w4a16"]
+Algorithm = Literal["normal", "kl_divergence", "mmse", "gdq"]
+Method = Literal["channel", "layer", "group32", "group64", "group128", "group256"]
+
+MemoryPlan = Literal["BestFit", "GreedyBySize", "GreedyByLifetime", "SlowPeakGrowth"]
+ComputeOrder = Literal["WidthFirst", "DepthFirst"]
+
+
+class MemoryChoice(StrictStruct, frozen=True):
+    """How a build lays out its working memory (see `Recipe`)."""
+
+    plan: MemoryPlan = "BestFit"
+    order: ComputeOrder = "WidthFirst"
+
+
+USUAL_MEMORY = MemoryChoice()
+
+
+def offered(dtypes: Sequence[str], dtype: str) -> bool:
+    """Whether a model that comes in `dtypes` may be built in `dtype`. 4-bit weights go with
+    float16: what that is between the layers, it is there too."""
+    return dtype in dtypes or (dtype == "w4a16" and "fp16" in dtypes)
 
 
 class InputPlan(StrictStruct, frozen=True):
@@ -39,11 +61,12 @@ class Recipe(StrictStruct, frozen=True):
 
     Attributes:
         soc: The chip.
-        dtype: Data type.
+        dtype: Data type; w4a16 is 4-bit weights, and float16 between the layers.
         inputs: The graph's inputs.
         toolkit: Toolkit version.
-        algorithm: Calibration algorithm.
-        method: INT8 weight scales per channel, or one per layer.
+        algorithm: Calibration algorithm; gdq is of w4a16 alone.
+        method: Weight scales per channel, or one per layer; of w4a16 also one for so many weights
+            of a channel.
         optimization_level: Of the toolkit, 0 to 3.
         auto_hybrid: The toolkit itself keeps layers in float16 that INT8 degrades.
         float_layers: Tensors (as `ToolkitProcess.quantised_tensors` names them) computed in
@@ -51,6 +74,12 @@ class Recipe(StrictStruct, frozen=True):
             only when both are named.
         quantised: The graph has its own INT8 scales (QDQ nodes), which are kept; `dtype` is "int8"
             then, and nothing is calibrated.
+        batch: Samples that the built model takes at once.
+        sizes: (height, width) of every shape of the picture that the built model takes, that of
+            `inputs` first; empty for one.
+        memory_plan: How the compiler lays tensors into the working memory; the numbers are the
+            same.
+        compute_order: In which order it computes branches, likewise.
         scores: Outputs that are scores in 0..1, whose range is set so whatever calibration saw of
             them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
     """
@@ -65,6 +94,10 @@ class Recipe(StrictStruct, frozen=True):
     auto_hybrid: bool = False
     float_layers: tuple[str, ...] = ()
     quantised: bool = False
+    batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_AT_ONCE)] = 1
+    sizes: tuple[tuple[int, int], ...] = ()
+    memory_plan: MemoryPlan = "BestFit"
+    compute_order: ComputeOrder = "WidthFirst"
     scores: tuple[str, ...] = ()
 
 

@@ -132,9 +132,11 @@ class Jobs:
         """Build header["onnx"] and export it to header["export"].
 
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
+        "batch": how many samples the built model takes at once.
         "config": further arguments of RKNN.config. "calibration": a folder with
         calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
-        with its own scales. "auto_hybrid": whether the toolkit looks itself for tensors that
+        with its own scales; with "unused_calibration" it is quantised all the same, by nothing that
+        it saw. "auto_hybrid": whether the toolkit looks itself for tensors that
         stay in float16. "float_layers": such that were chosen. "scores": outputs that are
         scores in 0..1, and are stored so, whatever calibration saw. "keep": whether a later build
         shall do without calibrating; "kept": a folder with what an earlier one left for that, or
@@ -147,10 +149,12 @@ class Jobs:
         if header["kept"]:
             model = self._resumed(header)
         chosen = bool(header["float_layers"])
-        # What `mmse` finds for the weights is not written down by the first half.
-        whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] == "mmse"
+        # What `mmse` and `gdq` find for the weights is not written down by the first half.
+        whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] in ("mmse", "gdq")
+        # Both halves fail on several shapes.
+        whole = whole or "dynamic_input" in header["config"]
         keep = header["keep"] and header["calibration"] is not None and not whole
-        if model is None and (chosen or header["scores"] or keep):
+        if model is None and (chosen or keep or (header["scores"] and not whole)):
             try:
                 model, seen = self._hybrid(header)
             except Exception:
@@ -164,12 +168,14 @@ class Jobs:
         if model is None:
             model = self._fresh(header)
             self._load(model, header)
-            if header["calibration"] is None:
-                _done("build", model.build(do_quantization=False))
+            if header["calibration"] is None and not header.get("unused_calibration"):
+                _done("build", model.build(do_quantization=False, **self._batch(header)))
             else:
-                dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
+                folder = header["calibration"] or zeros_for_calibration(header["inputs"])
+                dataset = unpack_calibration(Path(folder), header["inputs"])
                 # Older versions do not have this argument.
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
+                more.update(self._batch(header))
                 _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
         return {"seen": seen, "files": files}, []
@@ -238,15 +244,19 @@ class Jobs:
         )
         return model
 
+    @staticmethod
+    def _batch(header: Header) -> dict[str, Any]:
+        """The argument that makes a model of one sample one of several."""
+        return {"rknn_batch_size": header["batch"]} if header.get("batch", 1) > 1 else {}
+
     def _load(self, model: Any, header: Header) -> None:
-        _done(
-            "load_onnx",
-            model.load_onnx(
-                header["onnx"],
-                inputs=[spec["name"] for spec in header["inputs"]],
-                input_size_list=[spec["shape"] for spec in header["inputs"]],
-            ),
-        )
+        given = {
+            "inputs": [spec["name"] for spec in header["inputs"]],
+            "input_size_list": [spec["shape"] for spec in header["inputs"]],
+        }
+        if header["config"].get("dynamic_input"):
+            given = {}  # it says the same, and the toolkit fails on both
+        _done("load_onnx", model.load_onnx(header["onnx"], **given))
 
     def _calibrate(self, header: Header) -> str:
         """The first half of a hybrid build, which writes the ranges to files.
@@ -265,7 +275,10 @@ class Jobs:
         shutil.copyfile(header["onnx"], stem + ".onnx")
         self._load(model, {**header, "onnx": stem + ".onnx"})
         dataset = unpack_calibration(Path(header["calibration"]), header["inputs"])
-        _done("hybrid_quantization_step1", model.hybrid_quantization_step1(dataset=dataset))
+        _done(
+            "hybrid_quantization_step1",
+            model.hybrid_quantization_step1(dataset=dataset, **self._batch(header)),
+        )
         self._calibrated = current
         return stem
 
@@ -371,6 +384,16 @@ def pictures_first(inputs: Header) -> list[str]:
 def _done(call: str, status: Any) -> None:
     if status != 0:
         raise JobRefused(f"{call} returned {status}")
+
+
+def zeros_for_calibration(inputs: Sequence[Header]) -> str:
+    """Write one sample of nothing for each input where `unpack_calibration` finds it."""
+    for number, spec in enumerate(inputs):
+        shape = spec["shape"]
+        picture = [shape[0], *shape[2:], shape[1]] if spec["mean"] else [1, *shape]
+        kind = np.uint8 if spec["mean"] else spec.get("dtype", "float32")
+        np.save(f"calibration-{number}.npy", np.zeros(picture, kind))
+    return "."
 
 
 def unpack_calibration(folder: Path, inputs: Sequence[Header]) -> str:

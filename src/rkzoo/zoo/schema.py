@@ -11,7 +11,7 @@ from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Head, TaskName, TensorsHead
 from rkzoo.contract.schema_base import StrictStruct
 
-Dtype = Literal["int8", "fp16"]
+Dtype = Literal["int8", "fp16", "w4a16"]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Bytes = Annotated[int, msgspec.Meta(ge=1)]

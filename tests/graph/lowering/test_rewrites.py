@@ -12,7 +12,7 @@ from drawn_operators import DRAWN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from tiny_operators import REWRITTEN, behind_conv, one, recurrent, stored
+from tiny_operators import REWRITTEN, behind_conv, one, recurrent, stored, weights
 from tiny_operators import model as tiny_model
 
 from rkzoo.graph.lowering.rewrites import rule
@@ -177,3 +177,15 @@ def test_the_structure_of_rt_detr_keeps_on_the_npu_what_can_be() -> None:
     assert counts["fewer-dimensions"] == 18
     kinds = {node.op_type for node in rewritten.model.graph.node}
     assert not kinds & {"ReduceMax", "GatherElements"}
+
+
+def test_a_dense_layer_over_a_large_map_or_of_one_cell_stays() -> None:
+    for size in (1, 12):  # of the pooled map, one cell or 12x16
+        kernel = {"kernel_shape": [12, 16]} if size == 1 else {"kernel_shape": [1, 1]}
+        nodes = [
+            helper.make_node("MaxPool", ["c"], ["p"], **kernel),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("Gemm", ["f", "m"], ["y"]),
+        ]
+        model = behind_conv(nodes, ["y"], [weights("m", 8 if size == 1 else 8 * 12 * 16, 3)])
+        assert rewrite(model).model is model

@@ -107,6 +107,14 @@ CASES: dict[str, tuple[Facts, tuple[str, ...]]] = {
         ("sigmoid", "-120", "0.12"),
     ),
     "one-layer": (replace(HURT, layers=ONE_BAD), ("One layer", "bad (Conv, cosine 0.7000)")),
+    "four-bit-weights": (
+        replace(
+            HURT,
+            outputs={"fp16": [row("box", "box", 0.9999)], "w4a16": [row("box", "box", 0.4)]},
+            degraded=frozenset({"w4a16"}),
+        ),
+        ("do not survive 4 bits", "0.4000"),
+    ),
     "float16-off": (with_half(HALF, row("box", "box", 0.6)), ("Float16", "0.6000", "not INT8")),
     "few-pictures": (replace(HURT, calibrated=2), ("2 pictures",)),
     "spread": (replace(HURT, layers=MANY_BAD), ("20 of 20 layers",)),

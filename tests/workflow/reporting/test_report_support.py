@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from rkzoo.cli.main import main
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.errors import RkzooError
+from rkzoo.graph.onnx.random_weights import without_weights
 from rkzoo.workflow.reporting import support as module
 from rkzoo.workflow.reporting.results import (
     AccuracyRun,
@@ -135,7 +139,7 @@ class Bench:
             raise KeyboardInterrupt
         return SupportTrial(dtype=dtype or "int8", converts=True, bytes=1)
 
-    def run(self, rows: list[Support], *socs: str, **how: bool) -> list[Support]:
+    def run(self, rows: list[Support], *socs: str, **how: Any) -> list[Support]:
         self.asked = []
         one = Candidate(name="m", task="detect", weights="no card", model="m.onnx")
         return try_all([one], rows, socs, keep=self.kept.append, **how)
@@ -160,12 +164,53 @@ def test_what_was_tried_is_not_tried_again(bench: Callable[..., Bench]) -> None:
 def test_float16_is_built_beside_int8_where_the_chip_has_it(bench: Callable[..., Bench]) -> None:
     mine = bench()
     rows = mine.run([], "rk3588", "rv1106")
-    rows = mine.run(rows, "rk3588", "rk3568", "rv1106", half=True)
+    rows = mine.run(rows, "rk3588", "rk3568", "rv1106", also="fp16")
     assert mine.asked == ["rk3588"], "rk3568 was not built at all, rv1106 has INT8 only"
     assert {soc: trial.dtype for soc, trial in rows[0].half.items()} == {"rk3588": "fp16"}
     assert list(rows[0].chips) == ["rk3588", "rv1106"]
-    assert mine.run(rows, "rk3588", half=True) == rows
+    assert mine.run(rows, "rk3588", also="fp16") == rows
     assert mine.asked == []
+
+
+def test_a_structure_stands_in_for_weights_and_is_tried_with_random_ones(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RKZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RKZOO_OFFLINE", "1")
+    weight = np.random.default_rng(0).normal(3, 2, (2000,)).astype(np.float32)
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([], "g", [], [], [onnx.numpy_helper.from_array(weight, "w")])
+    )
+    for name in ("yolo12n", "stranger"):
+        (tmp_path / f"{name}.onnx.xz").write_bytes(without_weights(model))
+    found = candidates([], None, ["yolo12n", "stranger"], structures=tmp_path, offline=True)
+    card, bare = found
+    assert {one.weights for one in found} == {"structure only"}
+    assert (card.task, card.dtypes) == ("detect", ("int8", "fp16"))
+    assert (bare.name, bare.task, bare.dtypes) == ("stranger", "", ())
+    seen = []
+    mine = bench()
+
+    def start(one: Candidate, report: object) -> tuple[Support, object]:
+        (tensor,) = onnx.load(one.model).graph.initializer
+        seen.append((one.model, onnx.numpy_helper.to_array(tensor)))
+        return mine.start(one, report)
+
+    monkeypatch.setattr(module, "_start", start)
+    half_only = module.msgspec.structs.replace(card, dtypes=("fp16",))
+    rows = try_all([half_only, bare], [], ["rk3588"])
+    assert {row.model: row.chips["rk3588"].dtype for row in rows} == {
+        "yolo12n": "fp16",
+        "stranger": "int8",
+    }
+    (file, first), (_, other) = seen
+    assert Path(file).name == "yolo12n.onnx", "the name that its user gives it"
+    assert not Path(file).exists()
+    assert abs(first.mean() - weight.mean()) < 0.3
+    assert np.array_equal(first, other), "the same each time"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RkzooError, match="no structure"):
+        candidates([], None, structures=tmp_path / "empty", offline=True)
 
 
 def test_another_file_begins_anew(bench: Callable[..., Bench]) -> None:

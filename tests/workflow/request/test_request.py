@@ -34,6 +34,13 @@ def test_fields_are_checked_and_made_plain_when_it_is_made() -> None:
     ("fields", "what"),
     [
         ({"runtime": "tpu"}, "no runtime called 'tpu'"),
+        ({"algorithm": "gqd"}, "no algorithm 'gqd'"),
+        ({"algorithm": "mmse", "dtype": "fp16"}, "does not go with fp16"),
+        ({"algorithm": "mmse", "recipe": "x.yaml"}, "contradict"),
+        ({"memory_plan": "Best"}, "no plan of the memory"),
+        ({"compute_order": "Depth"}, "no order of the memory"),
+        ({"batch": 0}, "batch of 0"),
+        ({"batch": 65}, "1 to 64"),
         ({"color": "XYZ"}, "no colour order 'XYZ'"),
         ({"fit": "squash"}, "no way to fit"),
         ({"std": (0, 0, 0)}, "std of 0"),
@@ -57,8 +64,8 @@ def test_single_options_take_the_place_of_a_requests() -> None:
     whole = Request(size=(32, 64), toolkit="2.3.2")
     made = request_of(whole, {"size": (64, 64), "limit": 5})
     assert (made.size, made.toolkit, made.max_boxes) == ((64, 64), "2.3.2", 5)
-    with pytest.raises(TypeError, match="sizes"):
-        request_of(whole, {"sizes": (1, 1)})
+    with pytest.raises(TypeError, match="largeness"):
+        request_of(whole, {"largeness": (1, 1)})
 
 
 def test_the_command_line_can_ask_all_that_python_can() -> None:
@@ -69,7 +76,8 @@ def test_the_command_line_can_ask_all_that_python_can() -> None:
     model_options.add_thresholds(parser)
     model_options.add_classes(parser)
     said = (
-        "--runtime simulator --dtype fp16 --toolkit 2.3.2 --no-cut --size 32x64 --raw --fit pad "
+        "--runtime simulator --dtype w4a16 --algorithm gdq --batch 2 --sizes 64,32x64 "
+        "--toolkit 2.3.2 --no-cut --size 32x64 --raw --fit pad "
         "--shape x=1,3,32,64 --color BGR --mean 1,2,3 --std 4,5,6 --anchors 1,2 --prompt dog "
         "--text-model m --language de --translate --speed 2 --point 1,2 --box 1,2,3,4 --conf .1 "
         "--iou .2 --calib-count 9 --plain --against a.jpg b.jpg --known faces --classes dog"
@@ -77,9 +85,11 @@ def test_the_command_line_can_ask_all_that_python_can() -> None:
     request = model_options.request(parser.parse_args(said.split()))
     unsaid = set(ModelOptions.__annotations__) - request.given()
     # Files, which must be there; and what eval alone takes from the command line.
+    # What convert alone has.
     # Where it runs, and for which chip, the verbs that have that add by themselves.
+    build = {"memory_plan", "compute_order"}
     files = {"labels", "calibration", "recipe", "embeddings"}
-    assert unsaid == files | {"max_boxes", "multi_label", "on", "chip"}
+    assert unsaid == files | {"max_boxes", "multi_label", "on", "chip"} | build
 
 
 @pytest.mark.parametrize(

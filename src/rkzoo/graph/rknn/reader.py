@@ -13,7 +13,7 @@ import json
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ _MAX_ITEMS = 50_000
 _MAX_TEXT = 1 << 20
 _MAX_NAME = 1024
 _MAX_RANK = 16
+_MAX_SHAPES, _MAX_SIDE = 256, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Normalisation:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+Shapes = dict[str, tuple[tuple[int, ...], ...]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ class RknnFile:
         weight_bytes: Size of the weights as the NPU reads them, in bytes.
         memory_bytes: Working memory in bytes; only in container 0x1004.
         file_bytes: File size in bytes.
+        shapes: Shapes by the name of an input or output, of a file that was built for several, in
+            one order; empty for one. All other shapes are the first of them.
+        batch: Samples that the library takes at once; all shapes are those of one.
     """
 
     container: int
@@ -95,6 +102,8 @@ class RknnFile:
     weight_bytes: int | None
     memory_bytes: int | None
     file_bytes: int
+    batch: int = 1
+    shapes: Shapes = field(default_factory=dict)
 
     @property
     def quantised(self) -> bool:
@@ -298,13 +307,16 @@ class _Fields:
     scale: int
     zero_point: int
     bytes: int
+    batch: int | None = None  # the small library has none
 
 
 # Field numbers common to both containers. Root: 2 graphs, 3 text with mean and std. Graph: 0
 # tensors, 1 nodes, 2 inputs, 3 outputs. Tensor: 0 type, 1 layout, 2 kind, 3 native shape, 4 shape,
 # 5 name. Node: 1 type, 2 name, 3 target.
 _FIELDS = {
-    6: _Fields(version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12),
+    6: _Fields(
+        version=7, platform=8, framework=9, custom=11, scale=10, zero_point=11, bytes=12, batch=14
+    ),
     SMALL: _Fields(version=5, platform=6, framework=7, custom=8, scale=6, zero_point=7, bytes=8),
 }
 # Older container formats that are not supported, and the toolkit that wrote them.
@@ -344,7 +356,7 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
     graph = payload.table(graphs[0])
     tensors = [payload.table(at) for at in payload.tables(graph, 0)]
     compiler = payload.text(root, fields.version)
-    attributes = _attributes(payload.text(root, 3, _MAX_TEXT))
+    described = _described(payload.text(root, 3, _MAX_TEXT))
     custom = payload.text(root, fields.custom, _MAX_TEXT)
     weights = (t for t in tensors if payload.scalar(t, 2, "B") == _WEIGHT_KIND)
     platform = payload.text(root, fields.platform)
@@ -362,14 +374,21 @@ def _assemble(container: int, payload: _Buffer, trailer: _Trailer, size: int) ->
         outputs=outputs,
         native_inputs=native_inputs,
         native_outputs=native_outputs,
-        normalisation=_normalisations(attributes, inputs),
+        normalisation=_normalisations(described, inputs),
         operators=tuple(_operator(payload, at) for at in payload.tables(graph, 1)),
         custom=custom,
         custom_json=_json(custom),
         weight_bytes=sum(payload.scalar(t, fields.bytes, "I") for t in weights),
         memory_bytes=memory,
         file_bytes=size,
+        batch=_batch(payload.text(root, fields.batch)),
+        shapes=_shapes(described, (*inputs, *outputs)),
     )
+
+
+def _batch(text: str) -> int:
+    """A number as text, "0" for none."""
+    return min(max(int(text), 1), _MAX_ITEMS) if text.isascii() and text.isdigit() else 1
 
 
 def _ends(
@@ -437,18 +456,44 @@ def _operator(payload: _Buffer, at: int) -> Operator:
 # ---- embedded text ------------------------------------------------------------------
 
 
-def _attributes(text: str) -> dict[str, Any]:
-    """The `attrs` of the dict that the toolkit writes as Python text; empty when it cannot be
-    parsed, since only the display of mean and std depends on it.
+def _described(text: str) -> dict[str, Any]:
+    """The dict that the toolkit writes as Python text; empty when it cannot be parsed, since only
+    the display of mean and std, and the choice of a shape, depend on it.
     """
     value = literal.parse(text, limit=_MAX_TEXT)
-    attributes = value.get("attrs") if isinstance(value, dict) else None
-    return attributes if isinstance(attributes, dict) else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _shapes(
+    described: dict[str, Any], ends: tuple[TensorSpec, ...]
+) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """`dynamic_shapes`, where each input and output has as many, of the rank that it has."""
+    value = described.get("dynamic_shapes")
+    if not isinstance(value, dict) or not ends:
+        return {}
+    shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for end in ends:
+        listed = value.get(end.name)
+        if not isinstance(listed, list) or not 1 < len(listed) <= _MAX_SHAPES:
+            return {}
+        rows = [tuple(row) for row in listed if isinstance(row, list)]
+        good = (len(row) == len(end.shape) and all(map(_is_side, row)) for row in rows)
+        if len(rows) != len(listed) or not all(good):
+            return {}
+        shapes[end.name] = tuple(rows)
+    return shapes if len({len(rows) for rows in shapes.values()}) == 1 else {}
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_SIDE
 
 
 def _normalisations(
-    attributes: dict[str, Any], inputs: tuple[TensorSpec, ...]
+    described: dict[str, Any], inputs: tuple[TensorSpec, ...]
 ) -> dict[str, Normalisation]:
+    attributes = described.get("attrs")
+    if not isinstance(attributes, dict):
+        return {}
     normalisations = {}
     for spec in inputs:
         normalisation = attributes.get(spec.name)

@@ -35,6 +35,7 @@ from rkzoo.workflow.comparison.conclusions import (
 )
 from rkzoo.workflow.comparison.diagnosis import (
     GOOD,
+    ON_BOARD,
     Facts,
     Runtime,
     alone,
@@ -179,8 +180,10 @@ _TITLES: dict[Runtime, str] = {
     "onnx": "Float",
     "fp16": "Float16",
     "int8": "INT8",
+    "w4a16": "W4A16",
     "board_fp16": "Float16 of the board",
     "board_int8": "INT8 of the board",
+    "board_w4a16": "W4A16 of the board",
 }
 Answering = Callable[[Any], Any]
 Calls = list[tuple[list[Array], list[Array]]]
@@ -236,7 +239,7 @@ class _Trial:
                 for kept in opened.values():
                     kept.calls.clear()
                 b.update(index + 1)
-        if runtime == "int8":
+        if runtime in ("int8", "w4a16"):
             self.worst = _worst_picture(rows, matches, len(self.pictures))
         agreement = summed(matches) if matches else None
         outputs = tuple(over_pictures(output_figures) for _, output_figures in sorted(rows.items()))
@@ -434,7 +437,7 @@ def _facts(
     outputs: dict[str, list[OutputFigures]] = {
         variant.runtime: [row for row in variant.outputs if row.part == role]
         for variant in ran
-        if variant.runtime in ("fp16", "int8")
+        if variant.runtime in ON_BOARD
     }
     hurt = {variant.runtime for variant in ran if variant.hurt and role in suspect_parts(variant)}
     graph = build.onnx.read_bytes()

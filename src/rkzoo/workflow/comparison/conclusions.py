@@ -23,8 +23,10 @@ NOTHING_FOUND = (
 _TITLES = {
     "fp16": "float16",
     "int8": "INT8",
+    "w4a16": "W4A16",
     "board_fp16": "float16 on the board",
     "board_int8": "INT8 on the board",
+    "board_w4a16": "W4A16 on the board",
 }
 
 

@@ -25,9 +25,13 @@ from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
 if TYPE_CHECKING:
     import onnx
 
-Runtime = Literal["onnx", "fp16", "int8", "board_fp16", "board_int8"]
+Runtime = Literal["onnx", "fp16", "int8", "w4a16", "board_fp16", "board_int8", "board_w4a16"]
 """What is run: float, a number format on the simulator, or one on a board."""
-ON_BOARD: dict[Runtime, Runtime] = {"fp16": "board_fp16", "int8": "board_int8"}
+ON_BOARD: dict[Runtime, Runtime] = {
+    "fp16": "board_fp16",
+    "int8": "board_int8",
+    "w4a16": "board_w4a16",
+}
 
 GOOD = 0.99
 """Cosine similarity of a layer below which it counts as bad."""
@@ -355,6 +359,16 @@ def _many_layers(facts: Facts) -> str:
     )
 
 
+def _four_bits(facts: Facts) -> str:
+    if "w4a16" not in facts.degraded or "fp16" in facts.degraded:
+        return ""
+    worst = min((row.cosine or 0 for row in facts.outputs.get("w4a16", ())), default=0.0)
+    return (
+        f"The weights do not survive 4 bits (cosine {worst:.4f}), while float16, which is the same "
+        "between the layers, is right. Small convolutional networks rarely do."
+    )
+
+
 def _few_pictures(facts: Facts) -> str:
     count = facts.calibrated
     if "int8" not in facts.degraded or count is None or count >= _FEW_PICTURES:
@@ -377,7 +391,7 @@ def _twice_fix(facts: Facts) -> str:
     return f"{_unfed(facts)} --mean 0,0,0 --std 1,1,1"
 
 
-_TITLES = {"onnx": "float", "fp16": "float16", "int8": "INT8"}
+_TITLES = {"onnx": "float", "fp16": "float16", "int8": "INT8", "w4a16": "W4A16"}
 
 RULES: tuple[Rule, ...] = (
     Rule("feed", _feed, _feed_fix),
@@ -407,6 +421,20 @@ RULES: tuple[Rule, ...] = (
         lambda f: f"Export the model with its sigmoid, or {f.command('tune')}",
     ),
     Rule("one-layer", _one_layer, _tune),
+    Rule(
+        "four-bit-weights",
+        _four_bits,
+        lambda f: (
+            "Convert it with --dtype int8"
+            + (
+                ", or with --algorithm gdq, which finds better weights with calibration pictures, "
+                "in minutes"
+                if f.algorithm == "normal"
+                else ""
+            )
+            + "."
+        ),
+    ),
     Rule("float16-off", _half, _inspect, last=True),
     Rule("few-pictures", _few_pictures, lambda f: "Give 20 to 100 pictures with --calib."),
     Rule("spread", _many_layers, _tune, last=True),

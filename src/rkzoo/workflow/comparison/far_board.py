@@ -22,7 +22,7 @@ from rkzoo.workflow.inference.remote_backend import known_chip, machine_on
 Answered = dict[Runtime, dict[tuple[str, int], tuple[str, TensorSpec, list[Array]]]]
 """By what ran, and by role and place of an output: its name, its spec, and its arrays."""
 
-_FORMATS: dict[Runtime, str] = {"fp16": "float16", "int8": "INT8"}
+_FORMATS: dict[Runtime, str] = {"fp16": "float16", "int8": "INT8", "w4a16": "W4A16"}
 
 
 @dataclass

@@ -37,8 +37,10 @@ _FORMATS: dict[Runtime, str] = {
     "onnx": "float",
     "fp16": "float16",
     "int8": "INT8",
+    "w4a16": "W4A16",
     "board_fp16": "float16",
     "board_int8": "INT8",
+    "board_w4a16": "W4A16",
 }
 _WIDEST = 720  # maximum width of an image in pixels
 _ROWS = 40  # items listed per image

@@ -9,16 +9,16 @@ from contextlib import ExitStack
 import numpy as np
 
 from rkzoo.files import os_errors_explained
-from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import ProgressReporter
 from rkzoo.protocol.board import Opened as BoardOpened
 from rkzoo.runtime.onnx import OnnxSession
-from rkzoo.runtime.simulator import SimulatorSession, fed_spec
+from rkzoo.runtime.simulator import fed_spec
 from rkzoo.session import Array, Closeable, Session
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
 from rkzoo.workflow.comparison.diagnosis import Runtime
+from rkzoo.workflow.compile.simulate import simulate_in
 from rkzoo.workflow.inference.plan import Plan
 from rkzoo.workflow.inference.remote_backend import RemoteBackend, open_remote
 
@@ -83,11 +83,9 @@ def open_sessions(
                 graph = build.onnx.read_bytes()
             session = OnnxSession(graph, part.contract.picture)
         else:
-            env = environment.ensure(build.recipe.toolkit, report=report)
+            env = environment.ensure_for(build.recipe, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))
-            built = process.build_for_simulation(build)
-            outputs = rknn.read(built.rknn).outputs
-            session = SimulatorSession(process, build.recipe.inputs, outputs)
+            session = simulate_in(process, build)
             processes[role] = process
         opened[role] = stack.enter_context(KeptSession(session, build.recipe.inputs))
     return opened, processes

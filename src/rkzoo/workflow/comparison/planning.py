@@ -20,7 +20,7 @@ from rkzoo.session import Array
 from rkzoo.tasks.registry import validate_options
 from rkzoo.tasks.tensors.feed import as_given, input_specs
 from rkzoo.toolkit.builds import BuildInputs
-from rkzoo.toolkit.recipe import Recipe
+from rkzoo.toolkit.recipe import Dtype, Recipe
 from rkzoo.vision.image import expand, read
 from rkzoo.workflow.comparison.diagnosis import ON_BOARD, Runtime
 from rkzoo.workflow.comparison.result import ComparedImage
@@ -37,6 +37,7 @@ from rkzoo.workflow.request.sidecar import read_sidecar
 
 PICTURES = 3  # calibration images used where none are given
 MOST = 16  # maximum number of images
+_QUANTISED: tuple[Dtype, ...] = ("int8", "w4a16")
 _HALF: dict[str, Any] = {
     "dtype": "fp16",
     "algorithm": "normal",
@@ -98,9 +99,16 @@ def plans(
         plans["fp16"] = replace(base, parts={r: _half(p) for r, p in base.parts.items()})
     else:
         skipped.append("float16: only INT8 was asked for.")
-    if dtype != "fp16" and any(recipe.dtype == "int8" for recipe in recipes):
-        plans["int8"] = base
+    own = _own(recipes)
+    if dtype != "fp16" and own != "fp16":
+        plans[own] = base
     return plans, skipped
+
+
+def _own(recipes: Sequence[Recipe]) -> Dtype:
+    """The number format of a model, or the coarsest of its parts'."""
+    kinds = {recipe.dtype for recipe in recipes}
+    return next((kind for kind in _QUANTISED if kind in kinds), "fp16")
 
 
 def is_built(model: str) -> bool:
@@ -116,7 +124,7 @@ def board_plans(
     planned: dict[Runtime, Plan] = {}
     built = is_built(model)
     recipes = [part.built.recipe for part in simulated["onnx"].parts.values()]
-    own = "int8" if any(recipe.dtype == "int8" for recipe in recipes) else "fp16"
+    own = _own(recipes)
     for runtime, on_board in ON_BOARD.items():
         if runtime not in simulated or (built and runtime != own):
             continue
@@ -143,7 +151,7 @@ def _base(model: str, request: Request, skipped: list[str], report: ProgressRepo
     dtype = request.dtype or ("int8" if "int8" in ready.dtypes else ready.dtypes[0])
     if dtype != "int8":
         why = f"its card allows {', '.join(ready.dtypes)} only"
-        skipped.append(f"INT8: {'only float16 was asked for' if request.dtype else why}.")
+        skipped.append(f"INT8: {f'only {dtype} was asked for' if request.dtype else why}.")
     simulated = part(ready, "simulator", replace(request, dtype=dtype), report)
     return Plan(ready.name, "simulator", {"model": simulated}, ready.contract.head)
 

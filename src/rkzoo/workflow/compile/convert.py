@@ -132,6 +132,12 @@ def convert(
     """
     request = request_of(request, options)
     check_count(golden)
+    if golden and request.batch > 1:
+        raise RkzooError(
+            "--golden does not go with --batch.",
+            "What rkzoo check compares is one input at a time.",
+            "Leave one of them out.",
+        )
     # Names first: a typing error should not cost a download.
     socs = [chip_name(name) for name in ([soc] if isinstance(soc, str) else soc)]
     if card := card_of(os.fspath(model)):
@@ -191,6 +197,12 @@ def on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter)
 def check_chips(card: Card, socs: Sequence[str]) -> None:
     """Raises RkzooError where a chip can build no number format that the card has, naming the
     chips that can."""
+    if card.pipeline and all(member.cpu for member in members(card).values()):
+        raise RkzooError(
+            f"Nothing of {card.name} is built for a chip.",
+            "All of it stays on the processor.",
+            f"Use it as it is: rkzoo run {card.name}",
+        )
     able = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
     for soc in socs:
         if able[soc] or card.task == "asset":
@@ -249,11 +261,20 @@ def convert_resolved(
     targets = output_names(ready.name, socs, chosen, output)
     check_folder(_folder_of(output))
     prepared = prepare(
-        ready, socs, chosen, pictures, request.toolkit, report, count=request.calibration_count
+        ready,
+        socs,
+        chosen,
+        pictures,
+        request.toolkit,
+        report,
+        count=request.calibration_count,
+        batch=request.batch,
+        sizes=request.sizes,
+        memory=request.memory,
     )
     require_space(targets[0].parent, len(socs) * prepared.parameters, "The .rknn")
     fed = samples(prepared, pictures, golden, report) if golden else None
-    env = environment.ensure(prepared.recipe.toolkit, report=report)
+    env = environment.ensure_for(prepared.recipe, report=report)
     running: list[ToolkitProcess] = []
 
     def one(soc: str, target: Path) -> ConversionResult:

@@ -23,7 +23,7 @@ from rkzoo.workflow.request.model_name import card_of
 from rkzoo.workflow.request.models import find_models
 from rkzoo.workflow.request.request import Request
 
-_BYTES = {"int8": 1, "fp16": 2}
+_BYTES: dict[Dtype, float] = {"int8": 1, "fp16": 2, "w4a16": 0.5}
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,9 @@ def dry_run(
             request.toolkit,
             report,
             count=request.calibration_count,
+            batch=request.batch,
+            sizes=request.sizes,
+            memory=request.memory,
             keep=False,
         )
         files = output_names(ready.name, chips, dtype, target)
@@ -125,7 +128,7 @@ def _settled(prepared: Prepared, files: dict[str, Path]) -> SettledConversion:
         calibration=prepared.samples,
         toolkit=recipe.toolkit,
         installed=installed,
-        weight_bytes=prepared.parameters * _BYTES[recipe.dtype],
+        weight_bytes=round(prepared.parameters * _BYTES[recipe.dtype]),
         cache_bytes=prepared.size,
         files=files,
         proof=proof,

@@ -43,6 +43,8 @@ def kept_rknn(
         request.toolkit,
         report,
         count=request.calibration_count,
+        batch=request.batch,
+        sizes=request.sizes,
     )
     parts = (prepared.key, soc, dtype, custom_string(ready.contract), package_digest())
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

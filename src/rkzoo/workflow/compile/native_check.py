@@ -62,8 +62,11 @@ def bind_native(file: RknnFile, contract: Contract) -> tuple[TensorSpec, ...]:
     if not isinstance(head, DetectHead):
         return ()
     specs = native_specs(file, contract)
-    _refuse_endless(head, contract.input.size)
-    DetectDecoder(head, contract.input.size, specs)
+    size = contract.input.size
+    if several := file.shapes.get(file.inputs[0].name):
+        size = several[0][2], several[0][3]
+    _refuse_endless(head, size)
+    DetectDecoder(head, size, specs)
     return specs
 
 

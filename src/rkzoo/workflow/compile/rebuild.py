@@ -98,6 +98,8 @@ def rebuild(sidecar: Sidecar, path: Path, report: ProgressReporter = SILENT) -> 
         pictures,
         recipe.toolkit,
         report,
+        batch=recipe.batch,
+        sizes=recipe.sizes,
     )
     inputs = builds.find(prepared.key)
     if inputs is None or prepared.calibration.sha256 != sidecar.calibration.sha256:

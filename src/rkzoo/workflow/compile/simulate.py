@@ -5,9 +5,12 @@ A saved .rknn cannot be simulated, so the model is built again from what `conver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
@@ -16,7 +19,7 @@ from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.runtime.simulator import SimulatorSession
 from rkzoo.toolkit import builds, environment
 from rkzoo.toolkit.builds import BuildInputs
-from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
+from rkzoo.toolkit.process import ToolkitProcess, simulated_soc
 from rkzoo.toolkit.recipe import Dtype
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.sidecar import read_sidecar
@@ -64,32 +67,58 @@ def simulator_inputs(
     dtype: str | None = None,
     toolkit: str | None = None,
     count: int | None = None,
+    batch: int = 1,
+    sizes: Sequence[tuple[int, int]] = (),
     report: ProgressReporter = SILENT,
 ) -> BuildInputs:
     """What the simulator needs to build a resolved model, checked and kept in the cache."""
     from rkzoo.workflow.compile.prepare import prepare
 
     chosen: Dtype = dtype or ready.dtypes[0]  # type: ignore[assignment]
-    prepared = prepare(ready, [SIMULATED_SOC], chosen, pictures, toolkit, report, count=count)
+    prepared = prepare(
+        ready,
+        [simulated_soc(chosen)],
+        chosen,
+        pictures,
+        toolkit,
+        report,
+        count=count,
+        batch=batch,
+        sizes=sizes,
+    )
     inputs = builds.find(prepared.key)
     if inputs is None:
         raise RkzooError("The inputs of the build have gone from the cache.", "", "Run it again.")
     return inputs
 
 
-def simulate(inputs: BuildInputs, report: ProgressReporter = SILENT) -> SimulatorSession:
-    """Builds a model that stays alive and answers."""
-    env = environment.ensure(inputs.recipe.toolkit, report=report)
+def simulate(
+    inputs: BuildInputs, report: ProgressReporter = SILENT, size: tuple[int, int] | None = None
+) -> SimulatorSession:
+    """Builds a model that stays alive and answers, at `size` where it has several."""
+    env = environment.ensure_for(inputs.recipe, report=report)
     process = ToolkitProcess(env, report=report)
     try:
-        return simulate_in(process, inputs)
+        return simulate_in(process, inputs, size)
     except BaseException:
         process.close()
         raise
 
 
-def simulate_in(process: ToolkitProcess, inputs: BuildInputs) -> SimulatorSession:
+def simulate_in(
+    process: ToolkitProcess, inputs: BuildInputs, size: tuple[int, int] | None = None
+) -> SimulatorSession:
     """As `simulate`, in a process that is there; it answers until the next build in it. To close
     the session is to close the process."""
     built = process.build_for_simulation(inputs)
-    return SimulatorSession(process, inputs.recipe.inputs, rknn.read(built.rknn).outputs)
+    recipe, file = inputs.recipe, rknn.read(built.rknn)
+    if not recipe.sizes:
+        return SimulatorSession(process, recipe.inputs, file.outputs, recipe.batch)
+    (plan,) = recipe.inputs
+    plan = msgspec.structs.replace(plan, shape=(*plan.shape[:2], *(size or plan.shape[2:])))
+    # In an order of the toolkit's own.
+    place = file.shapes[plan.name].index(plan.shape)
+    outputs = [
+        msgspec.structs.replace(spec, shape=file.shapes[spec.name][place]) for spec in file.outputs
+    ]
+    return SimulatorSession(process, [plan], outputs, recipe.batch)

@@ -1,4 +1,4 @@
-"""What to do where the toolkit fails on a model in INT8: told only after it was tried."""
+"""What to do where the toolkit fails on a model in INT8 or W4A16: told only after it was tried."""
 
 from __future__ import annotations
 
@@ -38,11 +38,17 @@ def with_way_out(
     """
     recipe, inputs = prepared.recipe, builds.find(prepared.key)
     able = "fp16" in chips()[soc].dtypes and "fp16" in prepared.ready.dtypes
-    if recipe.dtype != "int8" or recipe.quantised or not able or inputs is None:
+    if recipe.dtype == "fp16" or recipe.quantised or not able or inputs is None:
         return error
-    report.note("INT8 failed: whether FP16 builds is tried.")
+    report.note(f"{recipe.dtype.upper()} failed: whether FP16 builds is tried.")
     plain = msgspec.structs.replace(
-        recipe, soc=soc, dtype="fp16", float_layers=(), auto_hybrid=False
+        recipe,
+        soc=soc,
+        dtype="fp16",
+        algorithm="normal",
+        method="channel",
+        float_layers=(),
+        auto_hybrid=False,
     )
     try:
         with ToolkitProcess(env) as process:

@@ -28,8 +28,8 @@ from rkzoo.workflow.evaluation.jobs import (
     EvaluationJob,
     Piece,
     Records,
+    answer_all,
     answering,
-    attempt,
     read_bytes,
 )
 from rkzoo.workflow.inference.plan import ModelPart
@@ -218,10 +218,7 @@ def _answer(shipped: _DaskJob, pictures: Sequence[tuple[bytes | Failure, Path]])
         _MINE.answer, _MINE.digest = opened.__enter__(), shipped.digest
         _OPEN.append(opened)
     answer: Answer = _MINE.answer
-    return [
-        data if isinstance(data, Failure) else attempt(answer, path, data)
-        for data, path in pictures
-    ]
+    return answer_all(answer, pictures)
 
 
 def _close() -> None:

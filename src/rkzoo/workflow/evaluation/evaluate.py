@@ -299,7 +299,8 @@ def calibrated_on(
     """What is asked of the simulator for a model that is not built yet: where no calibration
     pictures are given, some of the data set's, which `departures` then says; those that the
     card's recipe `tuned` would take."""
-    if dataset.kind == "speech" or request.dtype == "fp16" or request.pictures is not None:
+    rounded = request.dtype == "w4a16" and request.algorithm != "gdq"
+    if dataset.kind == "speech" or request.dtype == "fp16" or rounded or request.pictures:
         return request
     rest = dataset.items[limit:] if limit else ()
     pool = rest or dataset.items

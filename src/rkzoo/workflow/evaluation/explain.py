@@ -378,11 +378,13 @@ def _of_numbers(
         requested = calibrated_on(dataset, requested, limit, departures, models.first.tuned)
         return _Setup(plan_of(models, runtime, requested, report), options)
 
+    asked = request.dtype or "int8"
     for dtype, name, means in (
         ("fp16", "half precision", "What the NPU computes without quantisation."),
         ("int8", "INT8", "Quantisation: what calibration and rkzoo tune can win back."),
+        ("w4a16", "4-bit weights", "Weights of 16 values a scale; between layers it is float16."),
     ):
-        if request.dtype in (None, "int8", dtype):
+        if dtype in ("fp16", asked):
             setup = partial(built, dtype, deployed)
             yield _StepRequest(dtype, name, means, setup, runtime=label)
     if request.dtype in (None, "int8"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -18,7 +18,9 @@ from rkzoo.accuracy.answers import Record, check_record, pack
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, package_digest, sha256_of
 from rkzoo.progress import SILENT, Failure, ProgressReporter
+from rkzoo.runtime.batched import BatchedSession
 from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.spec import TaskOptions
 from rkzoo.tasks.text.page import PageOptions
 from rkzoo.vision.decoders import decoder
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from rkzoo.remote.session import RemoteSession
 
 Send = Literal["tensors", "files"]
+T = TypeVar("T")
 Answer = Callable[[bytes, Path], Record]
 Records = list[Record | Failure]
 """One for each file, in order: what was found in it, or why it could not be used."""
@@ -169,15 +172,33 @@ def decoder_of(job: EvaluationJob) -> Decode:
     return decoder(job.reading.decoder)
 
 
+class TaskAnswer:
+    """A function from a file's bytes to its record, for an open task; `batch` of them by one run
+    (`many`), where its model was built for several."""
+
+    def __init__(self, task: Callable[[Any], Prediction], decode: Decode) -> None:
+        self._task, self.decode = task, decode
+        session = task.session if isinstance(task, ImageTask) else None
+        self.batch = session.batch if isinstance(session, BatchedSession) else 1
+
+    def __call__(self, data: bytes, path: Path) -> Record:
+        decoded = self.decode(data, path)
+        return _packed(self._task(decoded), decoded)
+
+    def many(self, inputs: Sequence[Any]) -> list[Record]:
+        """The records of decoded inputs, `batch` at the most."""
+        task: Any = self._task
+        return [_packed(*pair) for pair in zip(task.many(inputs), inputs, strict=True)]
+
+
+def _packed(prediction: Prediction, decoded: Any) -> Record:
+    height, width = getattr(decoded, "shape", (0, 0))[:2]
+    return pack(prediction, (height, width))
+
+
 def answer_of(task: Callable[[Any], Prediction], decode: Decode) -> Answer:
     """Return a function from a file's bytes to its record, for an open task."""
-
-    def answer(data: bytes, path: Path) -> Record:
-        decoded = decode(data, path)
-        height, width = getattr(decoded, "shape", (0, 0))[:2]
-        return pack(task(decoded), (height, width))
-
-    return answer
+    return TaskAnswer(task, decode)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -197,10 +218,32 @@ def run_inline(
 def answered(answer: Answer, pieces: Sequence[Piece]) -> Done:
     """Process the batches sequentially."""
     for index, paths in pieces:
-        yield index, [attempt(answer, path) for path in paths]
+        yield index, answer_all(answer, [(None, path) for path in paths])
 
 
-def attempt(answer: Answer, path: Path, data: bytes | None = None) -> Record | Failure:
+def answer_all(answer: Answer, files: Sequence[tuple[bytes | Failure | None, Path]]) -> Records:
+    """The record of each file, or why there is none; None is read from the path."""
+    if not isinstance(answer, TaskAnswer) or answer.batch == 1:
+        return [
+            data if isinstance(data, Failure) else attempt(answer, path, data)
+            for data, path in files
+        ]
+    records: list[Any] = [
+        data if isinstance(data, Failure) else attempt(answer.decode, path, data)
+        for data, path in files
+    ]
+    read = [place for place, one in enumerate(records) if not isinstance(one, Failure)]
+    for start in range(0, len(read), answer.batch):
+        places = read[start : start + answer.batch]
+        made = answer.many([records[place] for place in places])
+        for place, record in zip(places, made, strict=True):
+            records[place] = record
+    return records
+
+
+def attempt(
+    answer: Callable[[bytes, Path], T], path: Path, data: bytes | None = None
+) -> T | Failure:
     """The record of a file, or why there is none; one bad file does not end the job."""
     try:
         return answer(read_bytes(path) if data is None else data, path)

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from rkzoo.errors import RkzooError
-from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, Piece, answering, attempt
+from rkzoo.workflow.evaluation.jobs import Done, EvaluationJob, Piece, answer_all, answering
 
 # Maximum worker deaths per batch.
 _TRIES = 3
@@ -165,7 +165,7 @@ def _serve(end: Connection) -> None:
             end.send(None)
             while True:
                 _, paths = end.recv()
-                end.send([attempt(answer, Path(path)) for path in paths])
+                end.send(answer_all(answer, [(None, Path(path)) for path in paths]))
     except (EOFError, OSError):
         return  # the parent has closed the connection, or died
     except SystemExit:

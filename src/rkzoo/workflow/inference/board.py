@@ -235,7 +235,10 @@ def open_board(
     """The model on the NPU, its outputs as its decoder reads them or in `layout`. Raises
     RkzooError; says in `report` what versions warn of."""
     how = layout or layout_of(contract)
-    return open_npu(model, report, layout=how, picture=contract.picture is not None)
+    image = contract.picture
+    # Heeded where the file was built for several.
+    shapes = ((1, *image.size, image.channels),) if image and not contract.others else ()
+    return open_npu(model, report, layout=how, picture=image is not None, shapes=shapes)
 
 
 def open_npu(

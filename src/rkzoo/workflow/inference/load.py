@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, ProgressReporter
+from rkzoo.runtime.batched import BatchedSession
 from rkzoo.session import Session
 from rkzoo.tasks.detect.task import DetectOptions, HeadTask
+from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.plate.task import PlateReader
 from rkzoo.tasks.registry import spec_of
 from rkzoo.tasks.spec import TaskOptions, TaskParts, identity
@@ -21,10 +24,18 @@ from rkzoo.tasks.text.page import PageReader, SingleLine
 from rkzoo.tasks.text.result import TextLines
 from rkzoo.workflow.inference.font import font
 from rkzoo.workflow.inference.inputs import of_plan
-from rkzoo.workflow.inference.model import Answer, Draw, Image, Model, Prediction, draw_prediction
+from rkzoo.workflow.inference.model import (
+    Answer,
+    Batch,
+    Draw,
+    Image,
+    Model,
+    Prediction,
+    draw_prediction,
+)
 from rkzoo.workflow.inference.plan import Plan, models_digest, open_part, plan
 from rkzoo.workflow.inference.rga_preprocess import attach_rga
-from rkzoo.workflow.inference.sanity import run_with_checks
+from rkzoo.workflow.inference.sanity import run_many_with_checks, run_with_checks
 from rkzoo.workflow.request.request import ModelOptions, Request, request_of
 
 if TYPE_CHECKING:
@@ -68,7 +79,8 @@ def open_planned(planned: Plan, report: ProgressReporter = SILENT) -> Model:
     with ExitStack() as stack:
         task = open_task(planned, stack, report=report)
         painter, kind = painter_of(task, report), of_plan(planned)
-        return Model(planned.name, planned.label, checked(task), stack.pop_all(), painter, kind)
+        answer, many = checked(task), checked_batch(task)
+        return Model(planned.name, planned.label, answer, stack.pop_all(), painter, kind, many)
 
 
 def open_task(
@@ -129,7 +141,17 @@ def _opened(parts: TaskParts, options: TaskOptions) -> Callable[[Any], Predictio
             "It is one part of a pipeline.",
             "Run the pipeline, for example rkzoo run ppocr PICTURE: see rkzoo list.",
         )
+    if len(parts.parts) == 1:
+        batched = {role: (c, _by_sample(c, s)) for role, (c, s) in parts.parts.items()}
+        parts = replace(parts, parts=batched)
     return spec.open(parts, options)
+
+
+def _by_sample(contract: Contract, session: Session) -> Session:
+    """A session of a batch of pictures, as one that takes them one by one or together."""
+    first = session.inputs[0].shape if session.inputs else ()
+    pictures = contract.picture is not None and not contract.others
+    return BatchedSession(session) if pictures and first and first[0] > 1 else session
 
 
 def checked(task: Callable[[Image], Prediction]) -> Answer:
@@ -139,6 +161,17 @@ def checked(task: Callable[[Image], Prediction]) -> Answer:
         if isinstance(task, HeadTask)
         else lambda image: (task(image), ())
     )
+
+
+def checked_batch(task: Callable[[Image], Prediction]) -> Batch | None:
+    """What answers several pictures by one run; None where the model takes one at a time."""
+    session = task.session if isinstance(task, ImageTask) else None
+    if not isinstance(session, BatchedSession):
+        return None
+    if isinstance(task, HeadTask):
+        return Batch(session.batch, partial(run_many_with_checks, task))
+    many: Callable[[Any], list[Prediction]] = task.many  # type: ignore[attr-defined]
+    return Batch(session.batch, lambda images: [(found, ()) for found in many(images)])
 
 
 def painter_of(task: object, report: ProgressReporter = SILENT) -> Draw:

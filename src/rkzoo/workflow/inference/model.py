@@ -60,6 +60,14 @@ Draw = Callable[[Any, Image], Image]
 Answer = Callable[[Any], tuple[Prediction, tuple[str, ...]]]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What answers up to `size` pictures by one run of the network."""
+
+    size: int
+    answer: Callable[[Sequence[Any]], list[tuple[Prediction, tuple[str, ...]]]]
+
+
 def draw_prediction(prediction: Prediction, image: Image) -> Image:
     """Draws a result that needs nothing else to be drawn."""
     return prediction.draw(image)
@@ -255,9 +263,12 @@ class Model(Closeable):
         resources: ExitStack,
         painter: Draw = draw_prediction,
         input_kind: InputKind = PICTURE,
+        batch: Batch | None = None,
     ) -> None:
         self.name, self.runtime, self.answer, self.medium = name, runtime, answer, input_kind
         self._resources, self._painter = resources, painter
+        self._batch = batch
+        self.batch = 1 if batch is None else batch.size
 
     def __call__(self, source: Any) -> Result:
         """Answers one picture, sound or text.
@@ -274,6 +285,45 @@ class Model(Closeable):
         Raises:
             RkzooError: The source cannot be read.
         """
+        path, channels = self.read(source)
+        start = perf_counter()
+        prediction, warnings = self.answer(channels)
+        return self._result(path, channels, prediction, warnings, perf_counter() - start)
+
+    def many(self, sources: Sequence[Any]) -> list[Result]:
+        """Answers several, each as `__call__` does: `batch` of them by one run, where the model
+        was built for a batch. The `seconds` of each are its share of its run.
+
+        Args:
+            sources: As `__call__` takes them.
+
+        Returns:
+            What was found in each, in order.
+
+        Raises:
+            RkzooError: One of them cannot be read.
+        """
+        return self.answer_read([self.read(source) for source in sources])
+
+    def answer_read(self, pairs: Sequence[tuple[Path | None, Any]]) -> list[Result]:
+        """As `many`, for what `read` gave."""
+        results = []
+        for place in range(0, len(pairs), self.batch):
+            part = pairs[place : place + self.batch]
+            start = perf_counter()
+            if self._batch is None:
+                answers = [self.answer(channels) for _, channels in part]
+            else:
+                answers = self._batch.answer([channels for _, channels in part])
+            seconds = (perf_counter() - start) / len(part)
+            results += [
+                self._result(path, channels, *answer, seconds)
+                for (path, channels), answer in zip(part, answers, strict=True)
+            ]
+        return results
+
+    def read(self, source: Any) -> tuple[Path | None, Any]:
+        """The path of a source, where it has one, and what is in it. Raises RkzooError."""
         alpha = self.medium.read is TRANSPARENT.read
         if isinstance(source, Mapping | list | tuple) and self.medium.name in _ONE_SOURCE:
             raise RkzooError(
@@ -282,12 +332,18 @@ class Model(Closeable):
                 "Call it for each.",
             )
         if isinstance(source, np.ndarray) and self.medium.name == PICTURE.name:
-            path, channels = None, _checked(source, alpha)
-        else:
-            path, channels = self.medium.file(source), self.medium.read(source)
-        start = perf_counter()
-        prediction, warnings = self.answer(channels)
-        seconds = perf_counter() - start
+            return None, _checked(source, alpha)
+        return self.medium.file(source), self.medium.read(source)
+
+    def _result(
+        self,
+        path: Path | None,
+        channels: Any,
+        prediction: Prediction,
+        warnings: tuple[str, ...],
+        seconds: float,
+    ) -> Result:
+        alpha = self.medium.read is TRANSPARENT.read
         channels = with_channels(channels, 3) if alpha else channels
         return Result(prediction, channels, path, self.runtime, seconds, self._painter, warnings)
 

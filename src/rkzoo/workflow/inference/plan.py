@@ -19,6 +19,7 @@ from rkzoo.contract.model import BoxHead, Contract, Head, TensorsHead
 from rkzoo.contract.text import PlateHead, TextClsHead, TextDetHead, TextRecHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, package_digest, read_bytes
+from rkzoo.graph.rknn import reader as rknn
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Label, Session
 from rkzoo.tasks.detect.classes import class_numbers
@@ -157,7 +158,6 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     request.feed.refuse(f"{path} keeps how it is fed, since it was converted.")
     for option, given in (
         ("--anchors", request.pairs),
-        ("--size", request.size),
         ("--shape", request.shapes),
         ("--raw", request.raw or None),
     ):
@@ -171,6 +171,8 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     if not runtime:
         runtime = "simulator" if on_board(path, False) is None else "board"
     contract, opened = backend(runtime).of_rknn(path, request, report)
+    if request.size is not None:
+        contract = _at_size(path, contract, request.size, runtime)
     if request.labels is not None:
         named = spec_of(contract.head).name_classes(contract.head, request.labels)
         contract = msgspec.structs.replace(contract, labels=named)
@@ -180,6 +182,28 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     parts = {"model": ModelPart(contract, opened, prompts)}
     _check_classes(request, parts)
     return Plan(path.stem, opened.label, parts, contract.head, options=options)
+
+
+def _at_size(path: Path, contract: Contract, size: tuple[int, int], runtime: str) -> Contract:
+    """The contract of a .rknn that was built for several sizes, at one of them. Raises RkzooError
+    where it was not, or not for that."""
+    file, picture = rknn.read(path), contract.picture
+    known = file.shapes.get(file.inputs[0].name, ()) if file.inputs else ()
+    sizes = [shape[2:] for shape in known if len(shape) == 4]
+    if picture is None or size not in (sizes or [picture.size]):
+        has = ", ".join(f"{height}x{width}" for height, width in sizes)
+        raise RkzooError(
+            f"--size {size[0]}x{size[1]} does not go with this model.",
+            f"{path} was built for {has}." if has else f"{path} was built for one size.",
+            f"Use one of these, or convert the model again with --sizes {size[0]}x{size[1]}.",
+        )
+    if runtime == "remote" and size != picture.size:
+        raise RkzooError(
+            f"--size {size[0]}x{size[1]} does not go with --on.",
+            "A board at the other end of a cable opens a file at its first size.",
+            "Run it on the board itself.",
+        )
+    return msgspec.structs.replace(contract, picture=msgspec.structs.replace(picture, size=size))
 
 
 def _of_pipeline(path: Path, request: Request, report: ProgressReporter) -> Plan:

@@ -39,6 +39,8 @@ class SimulatorBackend(Backend):
             dtype=request.dtype,
             toolkit=request.toolkit,
             count=request.calibration_count,
+            batch=request.batch,
+            sizes=request.sizes,
             report=report,
         )
         return cls(inputs)
@@ -57,7 +59,8 @@ class SimulatorBackend(Backend):
     ) -> Session:
         from rkzoo.workflow.compile.simulate import simulate
 
-        return simulate(self.inputs, report)
+        size = contract.picture.size if contract.picture else None
+        return simulate(self.inputs, report, size)
 
     @property
     def build(self) -> BuildInputs:

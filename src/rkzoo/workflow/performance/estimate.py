@@ -47,7 +47,7 @@ from rkzoo.speed.table import CostTable, cost_table
 from rkzoo.toolkit import builds, checks, environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.logscan import LayerCost
-from rkzoo.toolkit.process import ModelRefused, ToolkitProcess
+from rkzoo.toolkit.process import ModelRefused, ToolkitProcess, is_calibrated
 from rkzoo.toolkit.recipe import DEFAULT_VERSION, Dtype, InputPlan, Recipe
 from rkzoo.workflow.compile.prepare import input_plans
 from rkzoo.workflow.request.importers.registry import as_onnx, is_model_file
@@ -432,7 +432,7 @@ def _build_all(
 
     def one(soc: str, dtype: Dtype) -> CostTable | RkzooError:
         try:
-            inputs = _inputs(subject, soc, dtype, toolkit)
+            inputs = build_inputs(subject, soc, dtype, toolkit)
             with ToolkitProcess(env, report=report) as process:
                 running.append(process)
                 build_report = process.build(inputs, process.folder / "estimate.rknn")
@@ -457,7 +457,7 @@ def _build_all(
             raise
 
 
-def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
+def build_inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> BuildInputs:
     """Checked and cached build inputs. Raises RkzooError."""
     recipe = Recipe(
         soc=soc,
@@ -477,9 +477,8 @@ def _inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str) -> B
         outputs_read_inside=own.read_inside if own else (),
     )
     checks.refuse(problems)
-    calibrated = dtype == "int8" and not recipe.quantised
     pairs = zip(subject.inputs, subject.integer, strict=True)
-    arrays = [_noise(plan, integer) for plan, integer in pairs] if calibrated else []
+    arrays = [_noise(plan, integer) for plan, integer in pairs] if is_calibrated(recipe) else []
     graph = rewrite(parse(subject.graph), [soc], proved=False).model
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     build_inputs = builds.find(key)

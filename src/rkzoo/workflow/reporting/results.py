@@ -19,7 +19,7 @@ from rkzoo.workflow.request.quantization import QuantizationConfig
 
 _LARGEST = 8 << 20
 
-Weights = Literal["of the card", "another export", "no card"]
+Weights = Literal["of the card", "another export", "no card", "structure only"]
 
 
 class AccuracyRun(StrictStruct, frozen=True):
@@ -93,7 +93,7 @@ class SupportTrial(StrictStruct, frozen=True):
     """
 
     converts: bool
-    dtype: Literal["", "int8", "fp16"] = ""
+    dtype: Literal["", "int8", "fp16", "w4a16"] = ""
     why: str = ""
     bytes: int | None = None
     weights: int | None = None
@@ -112,13 +112,15 @@ class Support(StrictStruct, frozen=True):
 
     Attributes:
         weights: origin of the file: `of the card`, `another export` found under the card's name
-            below the assets, or a model without a card.
+            below the assets, a model without a card, or the network's structure alone with
+            random weights.
         untried: why it could not be tried.
         problem: a problem of the model itself, independent of the chip.
         size: (height, width).
         cut: whether the head was cut off and verified.
         chips: results by chip, in the first data type of the model that the chip has.
         half: results in float16, of models whose first is another.
+        w4a16: results with 4-bit weights and float16 between layers.
     """
 
     model: str
@@ -135,6 +137,7 @@ class Support(StrictStruct, frozen=True):
     date: str = ""
     chips: dict[str, SupportTrial] = msgspec.field(default_factory=dict)
     half: dict[str, SupportTrial] = msgspec.field(default_factory=dict)
+    w4a16: dict[str, SupportTrial] = msgspec.field(default_factory=dict)
 
 
 def read_runs(path: Path) -> list[AccuracyRun]:
@@ -183,7 +186,7 @@ def write_support(path: Path, rows: Sequence[Support]) -> None:
 def _lean(row: Support) -> dict[str, Any]:
     """A row without fields that have their default value."""
     document = _without_defaults(row)
-    for name in ("chips", "half"):
+    for name in ("chips", "half", "w4a16"):
         trials = {soc: _without_defaults(trial) for soc, trial in getattr(row, name).items()}
         document.pop(name, None)
         document |= {name: trials} if trials else {}

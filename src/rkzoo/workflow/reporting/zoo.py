@@ -266,7 +266,9 @@ def zoo_entries(
         if card.pipeline
     }
     bare = {
-        name: made(name, None, row) for name, row in support.items() if row.weights == "no card"
+        name: made(name, None, row)
+        for name, row in support.items()
+        if row.weights in ("no card", "structure only")
     }
     return [entry for _, entry in sorted((bare | single | whole).items())]
 
@@ -354,6 +356,8 @@ def tier_of(entry: ZooEntry, soc: str, trial: SupportTrial | None) -> tuple[Tier
 
 def _validated(entry: ZooEntry, trial: SupportTrial) -> tuple[Tier, str]:
     row, figure = entry.accuracy, entry.figure
+    if entry.support and entry.support.weights == "structure only":
+        return "converts", "Only its structure was built, with random weights."
     if row is None or figure is None:
         return "converts", "Its accuracy was not measured."
     if trial.dtype != "int8":
@@ -373,7 +377,8 @@ def speed(entry: ZooEntry, soc: str, dtype: str, published: Published) -> dict[s
     if fps is not None:
         return {"fps": fps, "source": "published"}
     support = entry.support
-    trials = (support.chips.get(soc), support.half.get(soc)) if support else ()
+    tables = (support.chips, support.half, support.w4a16) if support else ()
+    trials = [table.get(soc) for table in tables]
     trial = next((one for one in trials if one and one.dtype == dtype), None)
     if trial is not None and trial.bound:
         most = round(1000 / trial.bound, 1)

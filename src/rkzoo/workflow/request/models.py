@@ -11,7 +11,7 @@ from rkzoo.contract.model import Contract, Head, TensorsHead
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.tasks.prompt.prompted import prompted_contract
 from rkzoo.tasks.registry import validate_options
-from rkzoo.toolkit.recipe import DEFAULT_VERSION
+from rkzoo.toolkit.recipe import DEFAULT_VERSION, offered
 from rkzoo.workflow.request.model_name import is_pipeline
 from rkzoo.workflow.request.prompts import pipeline_prompts, resolve_prompts
 from rkzoo.workflow.request.quantization import NATURAL
@@ -60,7 +60,8 @@ class Models:
 
     def dtype_of(self, ready: ResolvedModel, dtype: str | None) -> str | None:
         """The number format asked for; a part of several that does not have it keeps its own."""
-        return dtype if self.single or dtype in ready.dtypes else None
+        kept = dtype is None or self.single or offered(ready.dtypes, dtype)
+        return dtype if kept else None
 
 
 def find_models(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 import yaml
@@ -14,6 +14,7 @@ from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, read_text, write_text
 from rkzoo.json_values import to_json_value
+from rkzoo.spelling import unknown
 from rkzoo.toolkit.recipe import Algorithm, Method
 from rkzoo.zoo.schema import Int8Recipe
 
@@ -137,10 +138,27 @@ def of_card(recipe: Int8Recipe, sha256: str, toolkit: str) -> tuple[Quantization
 
 
 def choose(
-    cut: bool, recipe: str | os.PathLike[str] | TunedRecipe | None, plain: bool = False
+    cut: bool,
+    recipe: str | os.PathLike[str] | TunedRecipe | None,
+    plain: bool = False,
+    algorithm: str | None = None,
 ) -> Choice:
-    """What --no-cut, --recipe and --plain ask for. Raises RkzooError when they contradict each
-    other."""
+    """What --no-cut, --recipe, --plain and --algorithm ask for. Raises RkzooError when they
+    contradict each other."""
+    if algorithm is not None and algorithm not in get_args(Algorithm):
+        raise unknown(
+            f"There is no algorithm {algorithm!r}.",
+            f"There are {', '.join(get_args(Algorithm))}.",
+            algorithm,
+            get_args(Algorithm),
+            "Leave it out for the usual one.",
+        )
+    if algorithm is not None and recipe is not None:
+        raise RkzooError(
+            "--algorithm and --recipe contradict each other.",
+            "A recipe says the algorithm.",
+            "Give one of them.",
+        )
     if plain and recipe is not None:
         raise RkzooError(
             "--plain and --recipe contradict each other.",
@@ -148,7 +166,8 @@ def choose(
             "Give one of them.",
         )
     if recipe is None:
-        return Choice(USUAL if cut else QuantizationConfig(head="uncut"))
+        chosen: Any = algorithm
+        return Choice(QuantizationConfig(head="sigmoid" if cut else "uncut", algorithm=chosen))
     if not cut:
         raise RkzooError(
             "--no-cut and --recipe contradict each other.",

@@ -18,6 +18,7 @@ from rkzoo.session import Label
 from rkzoo.spelling import unknown
 from rkzoo.tasks.prompt.words import Words, words
 from rkzoo.tasks.spec import TaskOptions
+from rkzoo.toolkit.recipe import MOST_AT_ONCE, ComputeOrder, MemoryChoice, MemoryPlan
 from rkzoo.workflow.request.options import Anchors, Feed, Fit, parse_anchors
 from rkzoo.workflow.request.quantization import Choice, TunedRecipe, choose
 
@@ -37,13 +38,18 @@ class ModelOptions(TypedDict, total=False):
     on: str | None
     chip: str | None
     dtype: str | None
+    algorithm: str | None
     toolkit: str | None
     calibration: str | CalibrationImages | None
     calibration_count: int | None
+    batch: int
+    memory_plan: str | None
+    compute_order: str | None
     cut: bool
     recipe: PathName | TunedRecipe | None
     plain: bool
     size: tuple[int, int] | None
+    sizes: Sequence[tuple[int, int]]
     shapes: Mapping[str, Sequence[int]] | None
     raw: bool
     fit: Fit | None
@@ -84,16 +90,28 @@ class Request:
             "ssh://user@board", "adb:SERIAL" or "http://board:8000". What is no .rknn is built for
             its chip first, and kept.
         chip: The chip of the board `on`, where it tells none that is known.
-        dtype: "int8" or "fp16", for the simulator, for what is built for `on`, and for
-            `convert`; None is the model's first.
+        dtype: "int8", "fp16" or "w4a16" (4-bit weights), for the simulator, for what is built for
+            `on`, and for `convert`; None is the model's first.
+        algorithm: How INT8 ranges are found, "normal", "kl_divergence" or "mmse", or 4-bit weights:
+            "normal" (rounded) or "gdq"; in place of what was tuned for the model.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         calibration_count: How many of them, at equal distances; None is what the model's card
             says, or 100.
+        batch: How many pictures the built model takes at once, 1 to 64: for the simulator and for
+            `convert`.
+        memory_plan: How `convert` has the compiler lay out the working memory, "BestFit" (the
+            default), "GreedyBySize", "GreedyByLifetime" or "SlowPeakGrowth"; no number depends on
+            it.
+        compute_order: In which order it computes branches, "WidthFirst" (the default) or
+            "DepthFirst", likewise.
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `TuningResult.save` or `rkzoo tune` wrote; in place of the card's.
         plain: Leave out what was tuned for the model's card (its key `int8`).
-        size: (height, width) of an input whose size the model leaves free.
+        size: (height, width) of an input whose size the model leaves free; of a .rknn that was
+            built for several, which of them.
+        sizes: (height, width) of all pictures that a .rknn of several takes, for `convert` and the
+            simulator.
         shapes: Shapes of inputs by name, whose dimensions the model leaves free.
         raw: Leave the outputs plain tensors where the head is known too.
         fit: How a picture gets the input's size: "letterbox" (ratio kept, padded on all sides),
@@ -133,13 +151,18 @@ class Request:
     on: str | None = None
     chip: str | None = None
     dtype: str | None = None
+    algorithm: str | None = None
     toolkit: str | None = None
     calibration: str | CalibrationImages | None = None
     calibration_count: int | None = None
+    batch: int = 1
+    memory_plan: str | None = None
+    compute_order: str | None = None
     cut: bool = True
     recipe: PathName | TunedRecipe | None = None
     plain: bool = False
     size: tuple[int, int] | None = None
+    sizes: Sequence[tuple[int, int]] = ()
     shapes: Mapping[str, Sequence[int]] | None = None
     raw: bool = False
     fit: Fit | None = None
@@ -173,9 +196,10 @@ class Request:
             "shapes": None
             if self.shapes is None
             else {name: tuple(shape) for name, shape in self.shapes.items()},
+            "sizes": tuple((int(height), int(width)) for height, width in self.sizes),
             "labels": None if self.labels is None else tuple(self.labels),
             "classes": None if self.classes is None else _classes(self.classes),
-            "recipe": choose(self.cut, self.recipe, self.plain).recipe,
+            "recipe": choose(self.cut, self.recipe, self.plain, self.algorithm).recipe,
             "mean": _floats("--mean", self.mean),
             "std": _floats("--std", self.std),
             "points": tuple(
@@ -192,10 +216,22 @@ class Request:
             from rkzoo.workflow.request.calibration import find
 
             checked["calibration"] = find(self.calibration)
+        if not 1 <= self.batch <= MOST_AT_ONCE:
+            raise RkzooError(
+                f"A batch of {self.batch} cannot be built.",
+                f"It is 1 to {MOST_AT_ONCE} pictures.",
+                "Give for example --batch 4.",
+            )
+        if self.algorithm is not None and self.dtype == "fp16":
+            raise RkzooError(
+                f"--algorithm {self.algorithm} does not go with fp16.",
+                "Nothing of it is quantised.",
+                "Leave one of them out.",
+            )
         _check_count(self.calibration_count, self.calibration, checked["recipe"])
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        _ = self.feed  # checks it
+        _ = self.feed, self.memory  # checks them
         if self.thresholds:
             _ = self.task_options  # checks them
 
@@ -206,6 +242,26 @@ class Request:
         return Feed(self.color, mean, std, self.fit)
 
     @property
+    def memory(self) -> MemoryChoice:
+        """How a build lays out its working memory. Raises RkzooError for a way that is none."""
+        asked = {
+            "plan": (MemoryPlan, self.memory_plan),
+            "order": (ComputeOrder, self.compute_order),
+        }
+        given: dict[str, Any] = {name: word for name, (_, word) in asked.items() if word}
+        for name, word in given.items():
+            known = get_args(asked[name][0])
+            if word not in known:
+                raise unknown(
+                    f"There is no {name} of the memory called {word!r}.",
+                    f"There are {', '.join(known)}.",
+                    word,
+                    known,
+                    "Leave it out for the usual one.",
+                )
+        return MemoryChoice(**given)
+
+    @property
     def words(self) -> Words:
         """The prompts and what makes embeddings of them."""
         return words(self.prompts, self.text_model, self.embeddings)
@@ -213,7 +269,7 @@ class Request:
     @property
     def choice(self) -> Choice:
         """How the model is quantised."""
-        return choose(self.cut, self.recipe, self.plain)
+        return choose(self.cut, self.recipe, self.plain, self.algorithm)
 
     @property
     def pictures(self) -> CalibrationImages | None:

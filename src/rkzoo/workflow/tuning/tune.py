@@ -271,11 +271,12 @@ def tune(
     _check_drop(max_drop)
     request = request or Request()
     refuse_classes(request)
-    if request.dtype == "fp16":
+    if request.dtype in ("fp16", "w4a16"):
         raise RkzooError(
-            "There is nothing to tune in float16.",
-            "It is INT8 that costs accuracy.",
-            "Leave --dtype out, or convert with it: rkzoo convert MODEL --soc CHIP --dtype fp16",
+            f"There is nothing to tune in {_FORMATS[request.dtype]}.",
+            "What is searched are settings of INT8.",
+            "Leave --dtype out, or convert with it: rkzoo convert MODEL --soc CHIP --dtype "
+            f"{request.dtype}",
         )
     request = replace(request, chip=soc)
     ready = find_model(model, request, report)
@@ -673,4 +674,5 @@ def _bare_pictures(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
+_FORMATS = {"fp16": "float16", "w4a16": "W4A16"}
 _TRUTHS = (".json", ".yaml", ".yml", ".csv", ".tsv")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from rkzoo.graph.lowering.rewrites import (
     activations,
     attention,
+    dense,
     dimensions,
     indexing,
     log_odds,
@@ -36,12 +37,15 @@ def _of(operators: str, rule: Rule, form: str, why: str, chips: tuple[str, ...] 
 _CRASH = "the toolkit crashes on it"
 _FUSION = "the toolkit's fusion of attention crashes on some of them"
 _UNKNOWN = "the toolkit does not know it"
+_FLAT = "the compiler has the processor flatten the map before it"
 _PROCESSOR = "the compiler leaves it to the processor"
 
 # Chips whose NPU has no maximum over channels; rk3576 and rv1126b have one.
 _NO_REDUCE = (
     *("rk3588", "rk3568", "rk3566", "rk3562", "rv1106", "rv1103", "rv1106b", "rv1103b", "rk2118"),
 )
+# Chips that flatten on the processor; for rk3576 the convolution's weights would be twice as large.
+_FLATTENS = ("rk3588", "rk3568", "rk3566")
 # Chips that transpose on the NPU, which a product of rows needs, and have no such resize.
 _TURNS = ("rk3588", "rk3576", "rv1126b", "rv1106", "rv1103", "rv1106b", "rv1103b", "rk2118")
 
@@ -86,6 +90,7 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("GridSample", indexing.fixed_grid, "a matrix product", _PROCESSOR),
     _of("Add Sub Mul Div", dimensions.fewer_dimensions, "one of four dimensions", _PROCESSOR),
     _of("Transpose", dimensions.windows, "one of four dimensions", "its numbers come out wrong"),
+    _of("Gemm", dense.dense, "a convolution of the whole map", _FLAT, _FLATTENS),
     Rewrite(
         "twins",
         outputs.VIEWS,
