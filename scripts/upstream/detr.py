@@ -147,6 +147,8 @@ def _spread(model: Any) -> None:
             gain = 2**0.5 if isinstance(module, torch.nn.Conv2d) else 1.0
             std = gain * module.weight[0].numel() ** -0.5
             torch.nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, torch.nn.BatchNorm2d):  # transformers draws it as a layer's
+            torch.nn.init.ones_(module.weight)
     for name, weights in model.named_parameters():
         scores = "class_embed" in name or "enc_score_head" in name or "enc_out_class" in name
         if not scores and "bbox" not in name:

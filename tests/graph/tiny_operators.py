@@ -106,6 +106,16 @@ def twins(view: str) -> onnx.ModelProto:
     return behind_conv(again, ["y", "z"])
 
 
+def dense(*, turned: bool = True, bias: bool = True, flatten: str = "Flatten") -> onnx.ModelProto:
+    """A Gemm over the flattened map 1x8x4x5, as ArcFace's networks end."""
+    pool = helper.make_node("MaxPool", ["c"], ["p"], kernel_shape=[3, 3], strides=[3, 3])
+    shape = {"Flatten": ([], {"axis": 1}), "Reshape": (["s"], {})}[flatten]
+    flat = helper.make_node(flatten, ["p", *shape[0]], ["f"], **shape[1])
+    gemm = helper.make_node("Gemm", ["f", "m", *["b"] * bias], ["y"], transB=int(turned))
+    stored_ones = [weights("m", *((6, 160) if turned else (160, 6))), stored("s", [1, -1])]
+    return behind_conv([pool, flat, gemm], ["y"], [*stored_ones, *[weights("b", 6)] * bias])
+
+
 REWRITTEN: dict[str, Callable[[], onnx.ModelProto]] = {
     "LSTM without bias": lambda: recurrent("LSTM", ["Y"], bias=False),
     "GRU without bias": lambda: recurrent("GRU", ["Y", "Y_h"], bias=False),
@@ -119,7 +129,6 @@ REWRITTEN: dict[str, Callable[[], onnx.ModelProto]] = {
     "Selu": lambda: one("Selu"),
     "Selu of its own": lambda: one("Selu", alpha=1.2, gamma=0.9),
     "Celu": lambda: one("Celu", alpha=0.7),
-    "Ceil": lambda: one("Ceil"),
     "Gelu": lambda: one("Gelu", 20),
     "Gelu by tanh": lambda: one("Gelu", 20, approximate="tanh"),
     "cubic, twice as large": lambda: resized(1, 1, 2, 2),
@@ -128,6 +137,8 @@ REWRITTEN: dict[str, Callable[[], onnx.ModelProto]] = {
     ),
     "cubic, smaller": lambda: resized(1, 1, 0.5, 1.5, cubic_coeff_a=-0.5, antialias=1),
     "GroupNormalization": group_norm,
+    "dense over a map": dense,
+    "dense over a map, not turned": lambda: dense(turned=False, bias=False, flatten="Reshape"),
     "two outputs, one Identity": lambda: twins("Identity"),
     "two outputs, one Reshape": lambda: twins("Reshape"),
     "two outputs through Flatten": lambda: twins("Flatten"),

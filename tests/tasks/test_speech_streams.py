@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rkzoo.audio.fbank import RATE, fbank
 from rkzoo.audio.sound import Sound
-from rkzoo.contract.audio import CtcSpeechHead, TransducerHead
-from rkzoo.contract.inputs import ArrayInput
+from rkzoo.contract.audio import CtcSpeechHead, StackedFeatures, TransducerHead
+from rkzoo.contract.inputs import ArrayInput, TensorSpec
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.runtime.onnx import OnnxSession
@@ -296,3 +296,61 @@ def test_the_cards_say_what_the_files_take() -> None:
         "cached_conv2_4",
     )
     assert len(card("wav2vec2-base-960h").labels) == 32
+
+
+class Echo:
+    """SenseVoice's interface; the class of a step is the first number of its row."""
+
+    label = "onnx"
+
+    def __init__(self, rows: int, classes: int) -> None:
+        self._classes = classes
+        self.inputs = tuple(
+            TensorSpec(name=name, shape=shape, dtype=dtype)
+            for name, shape, dtype in (
+                ("speech", (1, rows, 4), "float32"),
+                ("mask", (1, rows + 4), "float32"),
+                ("language", (1,), "int64"),
+                ("form", (1,), "int64"),
+            )
+        )
+        self.outputs = (TensorSpec(name="s", shape=(1, rows + 4, classes), dtype="float32"),)
+        self.seen: list[tuple[int, int, int]] = []
+
+    def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        speech, mask, language, form = arrays
+        self.seen.append((int(mask.sum()) - 4, int(language[0]), int(form[0])))
+        steps = np.concatenate(([1, 2, 3, 4], speech[0, :, 0])).astype(int)
+        return [np.eye(self._classes, dtype=np.float32)[steps][None]]
+
+
+@pytest.mark.parametrize("count", [1, 50, 60, 61, 200])
+def test_features_of_any_length_are_read_once_and_padding_is_told(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    labels = ("<blank>", "<|en|>", "<|HAPPY|>", "<|Speech|>", "<|withitn|>", "▁", "▁a", "好", "b")
+    classes = np.random.default_rng(count).integers(5, 9, count)
+    classes[1::2] = 0  # so that no two are the same
+    rows = np.zeros((count, 4), np.float32)
+    rows[:, 0] = 2 * classes - 7
+    monkeypatch.setattr("rkzoo.tasks.speech.ctc.stacked_fbank", lambda *_: rows)
+    head = CtcSpeechHead(
+        hop=960,
+        divider="▁",
+        features=StackedFeatures(bins=2, stack=2, shift=(7.0,) * 4, scale=(0.5,) * 4),
+        leading=4,
+        languages={"auto": 0, "en": 4},
+        form=14,
+    )
+    session = Echo(60, len(labels))
+    contract = Contract(family="sensevoice", head=head, labels=labels)
+    found = CtcRecognizer(contract, session, "en")(Sound(np.zeros(9, np.float32), RATE))
+    wanted = "".join(labels[one] for one in classes if one >= 5).replace("▁", " ")
+    assert " ".join(found.text.split()) == " ".join(wanted.split())
+    assert (found.language, found.emotion, found.event) == ("en", "HAPPY", "Speech")
+    assert {seen[1:] for seen in session.seen} == {(4, 14)}
+    assert session.seen[-1][0] <= 60
+    assert session.seen[0][0] == min(count, 60)
+    if found.segments:
+        assert found.lines()[0] == "language en, emotion HAPPY, event Speech"
+        assert found.to_json()[0]["emotion"] == "HAPPY"

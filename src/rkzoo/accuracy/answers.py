@@ -10,6 +10,7 @@ Every record has `size` (2,) int32: height and width of the image. In addition:
 - class maps: `class_id` (N,) int32 and `run` (N,) int32, run lengths in pixels, row by row;
 - classes: `class_id` (N,) int32 and `score` (N,), best first;
 - embeddings: `embedding` (D,) float32, of the best face, none where nothing was found;
+- pictures: `pixels` (N,) uint8, the picture that was made, BGR, row by row;
 - speech: one line with an empty quad; the size is 0.
 """
 

@@ -10,7 +10,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rkzoo.accuracy import classes, coco_json, depth, lines, maps, pairs, regions, transcripts, yolo
+from rkzoo.accuracy import (
+    classes,
+    coco_json,
+    depth,
+    lines,
+    maps,
+    pairs,
+    regions,
+    restored,
+    transcripts,
+    yolo,
+)
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
@@ -31,6 +42,7 @@ Kind = Literal[
     "regions",
     "maps",
     "depth",
+    "restored",
     "pairs",
     "speech",
     "tensors",
@@ -173,6 +185,7 @@ _TEXT = frozenset({"text", "text-rec", "plate"})
 _WHOLE = frozenset({"classify"})
 _PIXELS = frozenset({"semantic"})
 _DEPTH = frozenset({"depth"})
+_RESTORED = frozenset({"restore"})
 _FACES = frozenset({"face-recognition", "vector"})
 _SPEECH = frozenset({"speech"})
 _KINDS: dict[str, Kind] = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
@@ -271,6 +284,11 @@ def _pairs(source: DatasetSource) -> ParsedDataset:
     return ParsedDataset("pairs", items, truth)
 
 
+def _restored(source: DatasetSource) -> ParsedDataset:
+    items, truth = restored.read_pairs(source.path, source.images)
+    return ParsedDataset("restored", items, truth)
+
+
 FORMATS: tuple[DatasetFormat, ...] = (
     DatasetFormat(
         "maps",
@@ -292,6 +310,13 @@ FORMATS: tuple[DatasetFormat, ...] = (
         _FACES,
         lambda s: bool(_file(s, "pairs*.txt")),
         _pairs,
+    ),
+    DatasetFormat(
+        "restored",
+        "a folder with lr/ and hr/, or noisy/ and clean/, of pictures of one name",
+        _RESTORED,
+        lambda s: restored.folders_of(s.path, s.images) is not None,
+        _restored,
     ),
     DatasetFormat("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
     DatasetFormat(

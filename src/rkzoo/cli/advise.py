@@ -78,7 +78,10 @@ def main(args: argparse.Namespace) -> int:
             told["next"] = _next(args, proposal)
         print_json(document | bars.failures)
     elif advice.written:
-        print(f"written, equal to the original: {', '.join(map(str, advice.written))}")
+        files = ", ".join(map(str, advice.written))
+        recipe = advice.written[0].suffix == ".yaml"
+        proof = "convert proves its head" if recipe else "equal to the original in ONNX Runtime"
+        print(f"written, {proof}: {files}")
         print(f"Next: {_after(args, advice)}")
     else:
         _print_summary(args, advice)
@@ -191,12 +194,21 @@ def _next(args: argparse.Namespace, proposal: Proposal) -> str:
 
     if not proposal.words:
         return ""
-    given = _repeated(args, without=("size",) if "--size" in proposal.words else ())
-    if "advise" in proposal.words and args.no_cut:
-        given = f"{given} --no-cut"
-    if args.dtype and "--dtype" not in proposal.words:
-        given = f"--dtype {args.dtype} {given}"
-    return f"{join(proposal.words)} {given}".strip()
+    words = [*proposal.words]
+    if args.dtype and "--dtype" not in words:
+        words += ["--dtype", args.dtype]
+    if "advise" in words:
+        words += ["--no-cut"] if args.no_cut else []
+    else:
+        words += _calibration(args, proposal.estimate.dtype)
+    given = _repeated(args, without=("size",) if "--size" in words else ())
+    return f"{join(words)} {given}".strip()
+
+
+def _calibration(args: argparse.Namespace, dtype: str) -> list[str]:
+    """What convert asks for beside a file's name, where it was not given here."""
+    needed = dtype == "int8" and Path(args.model).suffix and not args.calib
+    return ["--calib", "FOLDER"] if needed else []
 
 
 def _repeated(args: argparse.Namespace, without: tuple[str, ...] = ()) -> str:
@@ -213,4 +225,6 @@ def _after(args: argparse.Namespace, advice: Advice) -> str:
     recipe = first.endswith(".yaml")
     words = ["rkzoo", "convert", args.model if recipe else first, "--soc", advice.soc]
     words += ["--recipe", first] if recipe else []
+    words += ["--dtype", args.dtype] if args.dtype else []
+    words += _calibration(args, advice.base.dtype)
     return f"{join(words)} {_repeated(args)}".strip()

@@ -11,6 +11,7 @@ from rkzoo.contract.audio import CtcSpeechHead
 from rkzoo.graph.families.plain import with_shapes
 from rkzoo.graph.families.recognition import Recognition, UnknownHead
 from rkzoo.graph.families.registry import recognise_arranged
+from rkzoo.graph.families.speech import _head
 from rkzoo.graph.onnx.view import run_whole
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.tasks.speech.ctc import CtcRecognizer
@@ -110,3 +111,22 @@ def test_another_network_with_such_inputs_is_left_alone(original: onnx.ModelProt
     graph.node[less].op_type = "LessOrEqual"
     with pytest.raises(UnknownHead):
         recognise_arranged(with_shapes(other, {"speech": (1, ROWS, 560)}))
+
+
+def test_what_sherpa_onnx_writes_into_a_file_is_read() -> None:
+    notes = {
+        "neg_mean": ",".join(["-8.5"] * 560),
+        "inv_stddev": ",".join(["0.25"] * 560),
+        "lang_auto": "0",
+        "lang_zh": "3",
+        "with_itn": "24",
+        "url": "x",
+    }
+    head = _head(notes, 4)
+    assert head.features is not None
+    assert (head.features.shift[0], head.features.scale[559]) == (-8.5, 0.25)
+    assert (head.languages, head.form) == ({"auto": 0, "zh": 3}, 24)
+    for damaged in ("1,2", "", "x" * 9, ",".join(["nan"] * 560)):
+        features = _head(notes | {"neg_mean": damaged}, 4).features
+        assert features is not None
+        assert features.shift == ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,11 +14,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_yolo import stock
 
+from rkzoo.accuracy.metric import Metric
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.speed.table import CostTable
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.logscan import LayerCost
+from rkzoo.workflow.advice import advise as advising
 from rkzoo.workflow.advice.advise import Advice, advise
 from rkzoo.workflow.performance import estimate as estimating
 from rkzoo.workflow.performance.estimate import Estimate, EstimateSubject, every_chip
@@ -62,6 +66,7 @@ class Costs:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.broken: set[str] = set()
+        self.weights = 2**20
 
     def table(self, subject: EstimateSubject, soc: str, dtype: str) -> CostTable:
         graph = onnx.ModelProto.FromString(subject.graph).graph
@@ -75,7 +80,7 @@ class Costs:
                 rows.append(_row(node.op_type, 0, "CPU", 1024.0))
         factor = 2 if dtype == "fp16" else 1
         rows = [row for row in rows for _ in range(factor)] if factor > 1 else rows
-        return CostTable(soc, dtype, "2.5.0", 9, 2**20, 2**21, tuple(rows))  # type: ignore[arg-type]
+        return CostTable(soc, dtype, "2.5.0", 9, self.weights, 2**21, tuple(rows))  # type: ignore[arg-type]
 
     def __call__(self, subject, soc, dtype, toolkit, report) -> Estimate:
         self.asked.append((soc, dtype))
@@ -137,6 +142,27 @@ def test_it_says_which_layers_cost_and_what_the_processor_does(model: Path) -> N
     # rk3566 has one core, and a price for the processor, its family's.
     hints = advise(model, "rk3566", cost=Costs()).hints
     assert not any("cores" in hint or "as if it were" in hint for hint in hints)
+
+
+def test_a_model_too_large_for_the_memory_inside_is_told(model: Path) -> None:
+    """RV1103 has 64 MB inside."""
+    costs = Costs()
+    for weights, said in ((2**20, ""), (40 * 2**20, "fits barely"), (70 * 2**20, "does not fit")):
+        costs.weights = weights
+        hints = [hint for hint in advise(model, "rv1103", cost=costs).hints if "MiB" in hint]
+        assert [said in hint for hint in hints] == ([True] if said else [])
+
+
+def test_one_layer_that_takes_most_is_named(model: Path) -> None:
+    """Of a network of more than a handful of layers."""
+
+    class Deep(Costs):
+        def table(self, subject: EstimateSubject, soc: str, dtype: str) -> CostTable:
+            rows = (_row("Conv", 9e6), *(_row("Conv", 1e6) for _ in range(10)))
+            return CostTable(soc, "int8", "2.5.0", 9, 1, 1, rows)
+
+    hints = advise(model, "rk3588", cost=Deep()).hints
+    assert any("alone takes 4" in hint and "16 channels of output" in hint for hint in hints)
 
 
 def test_what_cannot_be_built_comes_last_and_says_why(model: Path) -> None:
@@ -256,9 +282,6 @@ def test_what_cannot_be_asked_is_said_before_anything_is_built(model: Path, tmp_
     assert costs.asked == []
 
 
-# ---- the command line ---------------------------------------------------------------
-
-
 @pytest.fixture
 def toolkit(monkeypatch: pytest.MonkeyPatch) -> Costs:
     """The stand-in below the cache of estimates."""
@@ -274,6 +297,54 @@ def toolkit(monkeypatch: pytest.MonkeyPatch) -> Costs:
 
     monkeypatch.setattr(estimating, "_build_all", build)
     return costs
+
+
+class Data:
+    """A data set in name only."""
+
+    name = "some pictures"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """In place of the simulator: .9 in float32, .8 in float16, .5 in INT8; what was measured."""
+    done: list[tuple[str, str]] = []
+
+    def part(ready: Any, runtime: str, request: Request, report: Any) -> Any:
+        value = {"onnx": 0.9}.get(runtime, 0.8 if request.dtype == "fp16" else 0.5)
+        done.append((runtime, request.dtype or ""))
+        return SimpleNamespace(backend=SimpleNamespace(label=runtime), value=value)
+
+    def evaluated(plan: Any, dataset: Data, **options: Any) -> Any:
+        value = plan.parts["model"].value
+        metric = Metric("accuracy", value, "", higher_is_better=True, gate=0.01, main=True)
+        return SimpleNamespace(main=metric, failed=())
+
+    monkeypatch.setattr(advising, "part", part)
+    monkeypatch.setattr(advising, "evaluate_plan", evaluated)
+    monkeypatch.setattr(advising, "reference_data", lambda *_: Data())
+    monkeypatch.setattr(advising, "calibrated_on", lambda dataset, request, *_: request)
+    return done
+
+
+def test_with_data_the_accuracy_stands_beside(
+    model: Path, measured: list[tuple[str, str]], toolkit: Costs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what can be built from these weights: not of ReLU, nor of another size."""
+    advice = advise(model, "rk3588", cost=Costs(), data="pictures")
+    assert advice.metric is not None
+    assert (advice.metric.value, advice.accuracy, advice.data) == (0.9, 0.5, "some pictures")
+    accuracy = {proposal.name: proposal.accuracy for proposal in advice.proposals}
+    assert (accuracy["dtype-fp16"], accuracy["small-pools"]) == (0.8, 0.5)
+    assert accuracy["relu"] is accuracy["size-64x64"] is None
+    assert measured[0] == ("onnx", "int8")
+    assert main(["advise", str(model), "--soc", "rk3588", "--data", "pictures"]) == 0
+    text = capsys.readouterr().out
+    assert "accuracy on some pictures: float 0.9000 [onnx], int8 0.5000 [simulator]" in text
+    assert "0.8000" in text
+
+
+# ---- the command line ---------------------------------------------------------------
 
 
 def test_the_table_names_commands_that_are_whole(
@@ -300,7 +371,7 @@ def test_json_is_one_document_and_nothing_is_built_twice(
     out = model.parent / "out.onnx"
     number = next(p["number"] for p in document["proposals"] if p["name"] == "small-pools")
     assert main([*words, "--apply", str(number), "-o", str(out)]) == 0
-    assert f"Next: rkzoo convert {out} --soc rk3588" in capsys.readouterr().out
+    assert f"Next: rkzoo convert {out} --soc rk3588 --calib FOLDER\n" in capsys.readouterr().out
     assert len(toolkit.asked) == 6
     assert main([*words, "--apply", "9"]) == 2
     assert "There is no proposal 9" in capsys.readouterr().err

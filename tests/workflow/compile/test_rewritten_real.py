@@ -35,6 +35,8 @@ CASES = (
     ("cubic, twice as large", "int8"),
     ("GroupNormalization", "int8"),
     ("Mish", "int8"),
+    ("dense over a map", "int8"),
+    ("dense over a map, not turned", "fp16"),
     ("Gelu", "fp16"),
     ("two outputs, one Identity", "int8"),
     ("two outputs, one Reshape", "fp16"),
@@ -47,7 +49,7 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def opened(path: Path, dtype: str, samples: Path) -> SimulatorSession:
-    request = Request(fit="none", dtype=dtype, calibration=str(samples))
+    request = Request(fit="none", raw=True, dtype=dtype, calibration=str(samples))
     return open_simulator(
         find_model(str(path), request, SILENT), pictures=request.pictures, dtype=dtype
     )
@@ -170,4 +172,4 @@ def test_what_is_rewritten_stays_on_the_npu(tmp_path: Path) -> None:
 
 
 # Seen in other graphs: what takes an operator of a newer opset, or a place that is computed.
-NOT_HERE = {"softsign", "selu", "ceil", "focus", "gather-rows", "fewer-dimensions"}
+NOT_HERE = {"softsign", "selu", "focus", "dense", "gather-rows", "log-odds", "fewer-dimensions"}

@@ -72,6 +72,12 @@ def test_embeddings_and_cosines_are_those_of_opencv(assets: Path, tmp_path: Path
         assert ours == pytest.approx(theirs / np.linalg.norm(theirs), abs=2e-3)
         assert cosine == pytest.approx(recognizer.match(theirs[None], she, 0), abs=1e-3)
     assert found.names == ["unknown", "unknown"]
+    # Normalised before the graph, too, everybody is one person.
+    two = found.aligned(picture)
+    with rkzoo.load("sface", mean=(127.5,) * 3, std=(128.0,) * 3) as twice:
+        a, b = (twice(face).prediction.values for face in two)
+    once = float(found.embeddings[0] @ found.embeddings[1])
+    assert once < 0.363 < float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     assert (again.names, again.cosine.tolist()) == (["she"], pytest.approx([1], abs=1e-5))
 
 

@@ -14,6 +14,10 @@ from tiny_undecoded import yunet
 import rkzoo
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
+from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.workflow.compile import face_calibration
+from rkzoo.workflow.compile.text_calibration import pictures_for
+from rkzoo.workflow.request.calibration import from_arrays
 
 CARD = "name: {0}\ntask: {1}\ntitle: {0}\nlicence: {{name: MIT}}\n{2}\n"
 
@@ -80,3 +84,23 @@ def test_the_very_face_is_known_in_every_verb(
 def test_known_faces_go_with_faces_only(faces: str, picture: Path) -> None:
     with pytest.raises(RkzooError, match="--known does not go with this model"):
         rkzoo.load("my-detector", known=picture.parent)
+
+
+def test_a_recognizer_is_calibrated_with_the_faces_on_the_pictures(
+    faces: str, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, crop = cv2.imread(str(picture)), np.zeros((112, 112, 3), np.uint8)
+    given = from_arrays([whole], [picture.name])
+    found = pictures_for("my-recognizer", given)
+    assert found is not None
+    assert {image.shape for image in found.load()} == {(112, 112, 3)}
+    with rkzoo.load(faces) as model:
+        expected = model(picture).prediction.aligned(whole)
+    assert np.array_equal(np.stack(list(found.load())), expected)
+    aligned = from_arrays([crop], ["aligned.png"])
+    assert pictures_for("my-recognizer", aligned) is aligned
+    assert pictures_for("my-detector", given) is given
+    # Nothing is a face that no detector is as sure of.
+    monkeypatch.setattr(face_calibration, "USUAL", DetectOptions(confidence=1.0))
+    with pytest.raises(RkzooError, match="show no face"):
+        pictures_for("my-recognizer", given)

@@ -72,7 +72,12 @@ def test_every_part_is_played() -> None:
     assert not alone
 
 
-@pytest.mark.parametrize("name", [name for name, card in CARDS.items() if not card.cpu])
+def on_the_processor(card: Card) -> bool:
+    parts = catalogue.members(card).values()
+    return bool(card.cpu) or (bool(card.pipeline) and all(part.cpu for part in parts))
+
+
+@pytest.mark.parametrize("name", [n for n, card in CARDS.items() if not on_the_processor(card)])
 def test_it_is_built_for_its_chips_and_refused_for_others(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,3 +102,9 @@ def test_it_is_built_for_its_chips_and_refused_for_others(
         error = caught.value
         assert "\n" not in error.what + error.why + error.fix
         assert set(re.findall(r"r[kv]\d+\w*", error.fix)) == {one for one in found if found[one]}
+
+
+def test_what_stays_on_the_processor_is_not_built() -> None:
+    assert on_the_processor(CARDS["kokoro"])
+    with pytest.raises(RkzooError, match="Nothing of kokoro is built"):
+        convert("kokoro", "rk3588")

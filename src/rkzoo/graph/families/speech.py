@@ -19,12 +19,22 @@ from rkzoo.contract.model import Contract
 from rkzoo.graph.families.recognition import Recognition
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.subgraph import part
-from rkzoo.graph.onnx.view import Array, GraphView, declared, graph_view, run, run_whole, submodel
+from rkzoo.graph.onnx.view import (
+    Array,
+    GraphView,
+    declared,
+    graph_view,
+    prepared,
+    run,
+    run_whole,
+    submodel,
+)
 
 _FRAMES = 332
 """Rows of features where the graph leaves them free: 19.9 s, and 336 with what leads."""
 _BINS, _STACK, _STRIDE = 80, 7, 6
 _HOP = 160
+_PASSES = 16
 # Added to the attention scores of padding: exp of it is 0, also in float16, which ends at 65504.
 _FAR = 1e4
 # Ids as published (FunASR's lid_dict and textnorm_dict); a file's own notes come first.
@@ -80,7 +90,8 @@ def sensevoice(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Recognition] | 
     if scores is None:
         return None
     fixed = part(model, arrays, [scores])
-    view = graph_view(fixed)
+    view = _folded(fixed, scores)
+    fixed = view.model
     found = _inputs(view, speech[0], rows)
     shape = view.shape(scores)
     if found is None or shape is None or shape[1] != rows + found.leading:
@@ -107,6 +118,20 @@ def sensevoice(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Recognition] | 
         ),
         difference=difference,
     )
+
+
+def _folded(model: onnx.ModelProto, scores: str) -> GraphView:
+    """The view of a graph whose shapes are folded to its end: those of each of 70 layers depend on
+    the layer before, and a pass over so many nodes takes some of them only."""
+    view = graph_view(model)
+    for _ in range(_PASSES):
+        before = len(view.model.graph.node)
+        if view.shape(scores) is not None:
+            break
+        view = prepared(view.model, {}, scale_of_one=False)
+        if len(view.model.graph.node) == before:
+            break
+    return view
 
 
 def _others(rows: int, width: int, leading: int) -> tuple[ArrayInput, ...]:

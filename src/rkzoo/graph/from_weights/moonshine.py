@@ -3,10 +3,10 @@
 Moonshine hears sounds as long as they are, unpadded; an NPU takes one length. So what is padding
 is told, and neither the normalisation over time nor attention looks at it. Three graphs, as
 Whisper's:
-- encoder: samples (1, 64, R), column r holding samples 64 r to 64 r + 63; valid (1, 1, R - 1), 1
-  for each of the n frames of the first convolution that lie in the sound; ratio (1, 1, 1), R - 1
-  by n; mask (1, 1, 1, T), added to the attention scores -> cross_k{l} (1, H, D, T), cross_v{l}
-  (1, H, T, D) of each decoder layer l;
+- encoder: samples (1, 64, R), column r holding samples 64 r to 64 r + 63; share (1, R - 1, 1), one
+  by their number for frames of the first convolution that lie in the sound, 0 for the others; mask
+  (1, 1, 1, T), added to the attention scores -> cross_k{l} (1, H, D, T), cross_v{l} (1, H, T, D) of
+  each decoder layer l;
 - embedding: token (1,) and position (1,) int64 -> x (1, 1, width), cos and sin (1, 1, 1, D);
 - decoder: these, mask (1, 1, 1, PAST + 1), cross_mask (1, 1, 1, T), past_k{l} and past_v{l} (1, H,
   PAST, D), cross_k{l}, cross_v{l} -> logits (1, 1, tokens), new_k{l}, new_v{l} (1, H, 1, D).
@@ -97,6 +97,8 @@ class _Graph(GraphWriter):
 
     def heads(self, x: str, rows: int, order: tuple[int, int, int, int], to: str = "") -> str:
         """Split (1, rows, width) into heads, (1, rows, H, D), and transpose by `order`."""
+        if rows == 1 and order == _BY_HEAD:
+            return self.node("Reshape", x, self.constant(np.array([1, _HEADS, 1, -1])), to=to)
         apart = self.node("Reshape", x, self.constant(np.array([1, rows, _HEADS, -1])))
         return self.node("Transpose", apart, to=to, perm=order)
 
@@ -159,11 +161,11 @@ def encoder(held: Mapping[str, Array], rows: int = ROWS) -> onnx.ModelProto:
     width = len(kernel)
     size = width // _HEADS
     samples = graph.input("samples", 1, _COLUMN, rows)
-    valid, ratio = graph.input("valid", 1, 1, first), graph.input("ratio", 1, 1, 1)
+    share = graph.input("share", 1, first, 1)
     mask = graph.input("mask", 1, 1, 1, count)
     columns = np.pad(kernel[:, 0], ((0, 0), (0, 1))).reshape(width, 2, _COLUMN)
     x = graph.node("Conv", samples, graph.constant(columns.transpose(0, 2, 1)), kernel_shape=[2])
-    x = _group_normalised(graph, graph.node("Tanh", x), valid, ratio)
+    x = _group_normalised(graph, graph.node("Tanh", x), share)
     for place, wide, stride in (("conv2", 7, 3), ("conv3", 3, 2)):
         weight, bias = (
             graph.weight(f"model.encoder.{place}.{kind}") for kind in ("weight", "bias")
@@ -198,22 +200,22 @@ def encoder(held: Mapping[str, Array], rows: int = ROWS) -> onnx.ModelProto:
     return graph.model("encoder")
 
 
-def _group_normalised(graph: _Graph, x: str, valid: str, ratio: str) -> str:
-    """One group over channels and time (1, C, L), of the frames that are valid alone; the others
-    become the shift."""
+def _group_normalised(graph: _Graph, x: str, share: str) -> str:
+    """One group over channels and time (1, C, L), of the frames of the sound alone: `share`
+    (1, L, 1) is one by their number, 0 for the others."""
 
     def mean(value: str) -> str:
-        return graph.node("Mul", graph.node("ReduceMean", value, axes=[1, 2], keepdims=1), ratio)
+        return graph.node("ReduceMean", graph.node("MatMul", value, share), axes=[1], keepdims=1)
 
-    middle = mean(graph.node("Mul", x, valid))
-    apart = graph.node("Mul", graph.node("Sub", x, middle), valid)
-    spread = mean(graph.node("Mul", apart, apart))
+    middle = mean(x)
+    spread = graph.node("Sub", mean(graph.node("Mul", x, x)), graph.node("Mul", middle, middle))
     root = graph.node("Sqrt", graph.node("Add", spread, graph.constant(1e-5)))
     gamma, beta = (
         graph.constant(graph.held[f"model.encoder.groupnorm.{kind}"][None, :, None])
         for kind in ("weight", "bias")
     )
-    return graph.add(graph.node("Mul", graph.node("Div", apart, root), gamma), beta)
+    apart = graph.node("Div", graph.node("Sub", x, middle), root)
+    return graph.add(graph.node("Mul", apart, gamma), beta)
 
 
 def embedding(held: Mapping[str, Array], past: int = PAST) -> onnx.ModelProto:

@@ -84,14 +84,14 @@ class Moonshine:
         padded = np.zeros(column * rows, np.float32)
         padded[: len(window)] = window
         first, last = frames(len(window))
-        valid = (np.arange(shapes["valid"][-1]) < first).astype(np.float32)
+        share = np.zeros(shapes["share"], np.float32)
+        share[:, :first] = 1 / max(first, 1)
         hidden = np.where(np.arange(shapes["mask"][-1]) < last, 0, HIDDEN).astype(np.float32)
         outputs = run_named(
             self.encoder,
             {
                 "samples": padded.reshape(rows, column).T[None],
-                "valid": valid[None, None],
-                "ratio": np.full((1, 1, 1), len(valid) / max(first, 1), np.float32),
+                "share": share,
                 "mask": hidden[None, None, None],
             },
         )

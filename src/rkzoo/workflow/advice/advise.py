@@ -216,7 +216,7 @@ def advise(
     if apply is not None and output is not None:
         check_folder(output.parent)
     request = replace(request, chip=soc)
-    ready = find_model(source, request, report, to_run=data is not None)
+    ready = find_model(source, request, report, to_run=False)
     validate_options(ready.contract.head, request.given())
     subject = subject_of(ready)
     dtype: Dtype = request.dtype or default_dtype(subject, soc)  # type: ignore[assignment]
@@ -228,8 +228,9 @@ def advise(
         raise base.problem
     now = Situation(ready, subject, soc, base, request)
     tried, left_out = _tried(now, cost, report)
+    ranked = _ranked(base, tried)
     proposals = []
-    for number, (candidate, estimate) in enumerate(_ranked(base, tried), 1):
+    for number, (candidate, estimate) in enumerate(ranked, 1):
         measured = scale.of(candidate) if scale is not None and estimate.table else None
         words = _words(source, soc, number, candidate)
         proposals.append(_proposal(number, candidate, base, estimate, measured, words))
@@ -247,7 +248,7 @@ def advise(
     )
     if apply is None:
         return advice
-    ordered = [candidate for candidate, _ in _ranked(base, tried)]
+    ordered = [candidate for candidate, _ in ranked]
     return replace(advice, written=tuple(_apply(advice, ordered, apply, output, report)))
 
 

@@ -3,10 +3,10 @@ the model as it is built now and names changes. Nothing is built here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
@@ -110,8 +110,10 @@ def _data_types(now: Situation) -> Candidates:
     """The other number formats that chip and model have."""
     if now.subject.quantised is not None:
         return
-    for dtype in chips()[now.soc].dtypes:
-        if dtype == now.base.dtype or dtype not in now.ready.dtypes:
+    able = chips()[now.soc].dtypes
+    for dtype in get_args(Dtype):
+        known = dtype in able and _is_offered(dtype, now.ready.dtypes)
+        if dtype == now.base.dtype or not known:
             continue
         yield Candidate(
             f"dtype-{dtype}",
@@ -122,6 +124,11 @@ def _data_types(now: Situation) -> Candidates:
             options=("--dtype", dtype),
             trial=(replace(now.request, dtype=dtype), now.ready),
         )
+
+
+def _is_offered(dtype: str, dtypes: Sequence[str]) -> bool:
+    """4-bit weights go with float16: what that is between the layers, it is there too."""
+    return dtype in dtypes or (dtype.startswith("w4") and "fp16" in dtypes)
 
 
 def _head_forms(now: Situation) -> Candidates:
@@ -346,6 +353,16 @@ def _processor(now: Situation) -> Iterator[str]:
         )
 
 
+def _hybrid(now: Situation) -> Iterator[str]:
+    kept = now.ready.quantise.float_layers
+    if now.base.dtype == "int8" and (kept or now.ready.quantise.auto_hybrid):
+        count = f"{len(kept)} tensors" if kept else "layers of the toolkit's choice"
+        yield (
+            f"The recipe of its card keeps {count} in float16, which the estimate leaves out: it"
+            " takes longer than that. --plain leaves the recipe out."
+        )
+
+
 def _largest(now: Situation) -> Iterator[str]:
     """One layer that takes a fifth of the time, as the last of a network with many classes does."""
     table, told = now.base.table, now.base.latency
@@ -375,6 +392,7 @@ def _uncalibrated(now: Situation) -> Iterator[str]:
 HINTS: tuple[Callable[[Situation], Iterator[str]], ...] = (
     _processor,
     _memory,
+    _hybrid,
     _largest,
     _cores,
     _uncalibrated,

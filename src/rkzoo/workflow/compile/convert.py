@@ -197,6 +197,12 @@ def on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter)
 def check_chips(card: Card, socs: Sequence[str]) -> None:
     """Raises RkzooError where a chip can build no number format that the card has, naming the
     chips that can."""
+    if card.pipeline and all(member.cpu for member in members(card).values()):
+        raise RkzooError(
+            f"Nothing of {card.name} is built for a chip.",
+            "All of it stays on the processor.",
+            f"Use it as it is: rkzoo run {card.name}",
+        )
     able = {soc: dtypes_on(card, soc, chips()[soc].dtypes) for soc in supported()}
     for soc in socs:
         if able[soc] or card.task == "asset":

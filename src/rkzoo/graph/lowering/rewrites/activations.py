@@ -43,13 +43,6 @@ def celu(node: onnx.NodeProto, new: Writer) -> bool:
     return True
 
 
-def ceil(node: onnx.NodeProto, new: Writer) -> bool:
-    """-floor(-x)"""
-    lower = new.add("Floor", new.add("Neg", node.input[0]))
-    new.add("Neg", lower, to=node.output[0])
-    return True
-
-
 def gelu(node: onnx.NodeProto, new: Writer) -> bool:
     """As opsets before 20 spell it, which is what the toolkit reads."""
     (x,) = node.input

@@ -60,7 +60,7 @@ def triangle(node: onnx.NodeProto, new: Writer) -> bool:
     diagonal = new.value(node.input[1]) if len(node.input) > 1 and node.input[1] else np.array(0)
     if shape is None or diagonal is None or not new.is_float(node.input[0]):
         return False
-    if math.prod(shape[-2:]) > MOST_NUMBERS:
+    if math.prod(shape[-2:]) > _MATRIX:
         return False
     ones, k = np.ones(shape[-2:], np.float32), int(diagonal.ravel()[0])
     mask = np.triu(ones, k) if attributes(node).get("upper", 1) else np.tril(ones, k)
@@ -90,7 +90,7 @@ def fixed_grid(node: onnx.NodeProto, new: Writer) -> bool:
     if shape is None or grid is None or len(shape) != 4 or any(np.any(g != grid[0]) for g in grid):
         return False
     pixels, places = math.prod(shape[2:]), math.prod(grid.shape[1:3])
-    if pixels * places > _MATRIX:
+    if pixels * max(pixels, places) > _MATRIX:
         return False
     planes = np.eye(pixels, dtype=np.float32).reshape(1, pixels, *shape[2:])
     matrix = new.alone(node, planes, grid[:1]).reshape(pixels, places)
@@ -127,9 +127,9 @@ def _rows(shape: tuple[int, ...], places: Array) -> tuple[int, int, int] | None:
         return None
     written = np.full(shape[:depth], -1, np.int64)
     flat = places.reshape(-1, depth)
-    if len({tuple(row) for row in flat.tolist()}) < len(flat):
-        return None
     written[tuple(flat.T)] = np.arange(len(flat))
+    if np.count_nonzero(written >= 0) < len(flat):
+        return None  # places that are written twice
     there = np.argwhere(written >= 0)
     low, high = there.min(axis=0), there.max(axis=0) + 1
     partial = [axis for axis in range(depth) if (low[axis], high[axis]) != (0, shape[axis])]

@@ -43,7 +43,7 @@ def _by_products(node: onnx.NodeProto, new: Writer) -> bool:
     by, expected = next(
         ((name, value) for name, value in given if value is not None and value.size), ("", None)
     )
-    if shape is None or len(shape) != 4 or expected is None:
+    if shape is None or len(shape) != 4 or expected is None or max(shape[2:]) > 2 * _LONGEST:
         return False
     by_size = len(node.input) > 3 and by == node.input[3]
     if any(expected[:2] != (shape[:2] if by_size else (1, 1))):

@@ -14,6 +14,7 @@ from rkzoo.graph.lowering.rewrites.rule import Rewrite, replace_nodes
 from rkzoo.graph.lowering.rewrites.table import REWRITES
 from rkzoo.graph.onnx.opset import with_lower_opset
 from rkzoo.graph.onnx.view import Array, GraphView, captured_by, declared, graph_view, run_whole
+from rkzoo.ort import looking
 
 TOLERANCE = 1e-4
 """The largest difference that a rewrite may make, relative to the largest number of its tensor."""
@@ -101,7 +102,8 @@ def rewrite(
     left_out: list[str] = []
     while True:
         try:
-            attempt = _rewritten(model, wanted)
+            with looking():
+                attempt = _rewritten(model, wanted)
             if attempt is None:
                 return Rewritten(with_lower_opset(model), (), tuple(left_out))
             errors: dict[str, float] = {}

@@ -49,14 +49,19 @@ class Rewrite:
 _SHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
+# Bytes of constants that one rewrite may add to a model: matrices of a graph that nobody means.
+_MOST_ADDED = 1 << 28
+
+
 class Writer:
-    """Nodes and constants in place of one node, with names that nothing else has."""
+    """Nodes and constants in place of one node, with names that nothing else has; `added` bytes of
+    constants."""
 
     def __init__(self, view: GraphView, node: onnx.NodeProto) -> None:
         self.view = view
         self.nodes: list[onnx.NodeProto] = []
         self._stem = f"{next(name for name in node.output if name)}_rewritten"
-        self._count = 0
+        self._count = self.added = 0
 
     @property
     def opset(self) -> int:
@@ -151,6 +156,7 @@ class Writer:
 
     def _stored(self, array: Array) -> str:
         name = self._name()
+        self.added += array.nbytes
         self.view.model.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 
@@ -170,10 +176,13 @@ def each(operators: Sequence[str], rule: Rule) -> Apply:
         graph = view.model.graph
         done: Counter[str] = Counter()
         kept: list[onnx.NodeProto] = []
+        added = 0
         for node in graph.node:
-            if node.op_type in operators and node.domain in ("", "ai.onnx"):
+            ours = node.op_type in operators and node.domain in ("", "ai.onnx")
+            if ours and added < _MOST_ADDED:
                 writer = Writer(view, node)
                 if rule(node, writer):
+                    added += writer.added
                     done[node.op_type] += 1
                     kept.extend(writer.nodes)
                     continue

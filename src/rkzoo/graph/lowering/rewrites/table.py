@@ -12,6 +12,7 @@ from dataclasses import replace
 from rkzoo.graph.lowering.rewrites import (
     activations,
     attention,
+    dense,
     dimensions,
     indexing,
     log_odds,
@@ -34,18 +35,22 @@ def _of(operators: str, rule: Rule, form: str, why: str, chips: tuple[str, ...] 
 
 
 _CRASH = "the toolkit crashes on it"
+_FUSION = "the toolkit's fusion of attention crashes on some of them"
 _UNKNOWN = "the toolkit does not know it"
+_FLAT = "the compiler has the processor flatten the map before it"
 _PROCESSOR = "the compiler leaves it to the processor"
 
 # Chips whose NPU has no maximum over channels; rk3576 and rv1126b have one.
 _NO_REDUCE = (
     *("rk3588", "rk3568", "rk3566", "rk3562", "rv1106", "rv1103", "rv1106b", "rv1103b", "rk2118"),
 )
+# Chips that flatten on the processor; for rk3576 the convolution's weights would be twice as large.
+_FLATTENS = ("rk3588", "rk3568", "rk3566")
 # Chips that transpose on the NPU, which a product of rows needs, and have no such resize.
 _TURNS = ("rk3588", "rk3576", "rv1126b", "rv1106", "rv1103", "rv1106b", "rv1103b", "rk2118")
 
 REWRITES: tuple[Rewrite, ...] = (
-    _of("MatMul", attention.scale_after_product, "the product, then scaled", _CRASH),
+    _of("MatMul", attention.scale_after_product, "the product, then scaled", _FUSION),
     _of("Conv", stems.focus, "one that reads the picture itself", _PROCESSOR),
     _of("LSTM GRU RNN", recurrent.complete, "the same with bias and outputs given", _CRASH),
     _of("GRU RNN", recurrent.last_step, "its steps, of which the last is taken", _CRASH),
@@ -53,7 +58,6 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("Softsign", activations.softsign, "x / (1 + |x|)", _PROCESSOR),
     _of("Selu", activations.selu, "a scaled Elu", _PROCESSOR),
     _of("Celu", activations.celu, "a scaled Elu", _UNKNOWN),
-    _of("Ceil", activations.ceil, "-floor(-x)", _PROCESSOR),
     _of("Gelu", activations.gelu, "its formula", _UNKNOWN),
     _of("Resize", resizing.cubic, "two matrix products", _CRASH),
     _of("GroupNormalization", normalization.group_norm, "InstanceNormalization", _UNKNOWN),
@@ -69,7 +73,7 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("ReduceMax", reductions.largest_channel, "maxima of halves", _PROCESSOR, _NO_REDUCE),
     _of("MaxPool", pooling.pool_in_space, "poolings in planes", _CRASH),
     _of("AveragePool", pooling.mean_of_what_is_there, "one with zeros beyond the edge", _PROCESSOR),
-    _of("Slice", pooling.every_other, "a pooling of single numbers", _PROCESSOR),
+    _of("Slice", pooling.every_other, "Gather or a pooling of single numbers", _PROCESSOR),
     _of("Tile", indexing.tile, "Concat", _PROCESSOR),
     _of("Trilu", indexing.triangle, "a product with ones and zeros", _PROCESSOR),
     _of("SpaceToDepth", indexing.space_to_depth, "a convolution", _PROCESSOR),
@@ -86,6 +90,7 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("GridSample", indexing.fixed_grid, "a matrix product", _PROCESSOR),
     _of("Add Sub Mul Div", dimensions.fewer_dimensions, "one of four dimensions", _PROCESSOR),
     _of("Transpose", dimensions.windows, "one of four dimensions", "its numbers come out wrong"),
+    _of("Gemm", dense.dense, "a convolution of the whole map", _FLAT, _FLATTENS),
     Rewrite(
         "twins",
         outputs.VIEWS,
