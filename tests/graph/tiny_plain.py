@@ -87,11 +87,11 @@ def sequence_batch() -> onnx.ModelProto:
 
 
 def one_picture(sides: tuple[int | str, int | str] = (32, 32)) -> onnx.ModelProto:
-    """A picture made twice as large."""
+    """Five maps, twice as large as the picture."""
     net = Net()
     x = net.op("Relu", net.conv("picture", 3, 12))
-    y = net.op("DepthToSpace", net.conv(x, 12, 12), blocksize=2)
-    return built(net, {"picture": (1, 3, *sides)}, {y: (1, 3, "h", "w")})
+    y = net.op("DepthToSpace", net.conv(x, 12, 20), blocksize=2)
+    return built(net, {"picture": (1, 3, *sides)}, {y: (1, 5, "h", "w")})
 
 
 def sample(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:

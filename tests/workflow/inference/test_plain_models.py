@@ -261,7 +261,7 @@ def test_one_picture_goes_on_video_and_several_do_not(tmp_path: Path, assets: Pa
     summary = rkzoo.stream(case.file, photos, frames=3, jsonl=lines, save=tmp_path / "o.mp4")
     assert summary.frames == 3
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
-    assert [row["results"][0]["shape"] for row in rows] == [[1, 3, 64, 64]] * 3
+    assert [row["results"][0]["shape"] for row in rows] == [[1, 5, 64, 64]] * 3
     assert all(one["min"] <= one["mean"] <= one["max"] for row in rows for one in row["results"])
     with pytest.raises(RkzooError, match="cannot be run on video"):
         rkzoo.stream(made("two_pictures", tmp_path / "b").file, photos, frames=1)
