@@ -375,8 +375,8 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
         "RTMDet, YOLO-face, classifiers, embeddings, segmentations, depth (DPT, MiDaS, Depth "
-        "Anything), super-resolution, anomaly maps, PP-OCR, LPRNet and RetinaFace; for other models "
-        "see rkzoo list.",
+        "Anything), super-resolution, anomaly maps, PP-OCR, LPRNet and RetinaFace; for other "
+        "models see rkzoo list.",
     )
 
 
