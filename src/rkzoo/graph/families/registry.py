@@ -374,9 +374,10 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         f"It takes {inputs} and gives {outputs}, made by {'; '.join((', '.join(last), *reasons))}.",
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
-        "RTMDet, YOLO-face, RT-DETR, D-FINE, RF-DETR and their kin, classifiers, embeddings, "
-        "segmentations, PP-OCR, LPRNet and RetinaFace; "
-        "for other models see rkzoo list.",
+        "RTMDet, YOLO-face, YuNet, RT-DETR, D-FINE, RF-DETR and their kin, poses of one person "
+        "(RTMPose, ViTPose, HRNet), classifiers, embeddings, segmentations, depth (DPT, MiDaS, "
+        "Depth Anything), super-resolution, anomaly maps, PP-OCR, LPRNet, RetinaFace and "
+        "SenseVoice; for other models see rkzoo list.",
     )
 
 
