@@ -13,6 +13,7 @@ from rkzoo.contract.vector import VectorHead
 from rkzoo.graph.families.semantic import up_to_logits
 from rkzoo.graph.families.vector import up_to_embedding
 from rkzoo.graph.onnx.opset import with_lower_opset
+from rkzoo.graph.onnx.patches import patches_in_steps
 from rkzoo.graph.onnx.rewrite import (
     depth_pool_to_plane,
     focus_to_convolution,
@@ -59,6 +60,7 @@ def legalized(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     scale_after_product(view)
     focus_to_convolution(view)
     depth_pool_to_plane(view)
+    patches_in_steps(view)
     if isinstance(contract.head, ClassifyHead) and not contract.head.activated:
         without_softmax(view)
     view.model.ir_version = min(view.model.ir_version, MAX_IR)

@@ -10,6 +10,7 @@ from onnx import helper
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.opset import with_lower_opset
+from rkzoo.graph.onnx.patches import patches_in_steps
 from rkzoo.graph.onnx.respell import respell
 from rkzoo.graph.onnx.view import MAX_IR, GraphView, captured_by, graph_view, prepared
 
@@ -45,7 +46,8 @@ def part(
     view = prepared(
         cut, {array_input.name: array_input.shape for array_input in inputs}, scale_of_one=False
     )
-    if respell(view.model):
+    in_steps = patches_in_steps(view)
+    if respell(view.model) or in_steps:
         view = graph_view(view.model)
     _describe_outputs(view, {info.name: info for info in model.graph.output})
     view.model.ir_version = min(view.model.ir_version, MAX_IR)
