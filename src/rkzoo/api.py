@@ -363,6 +363,8 @@ def stream(
     http: str | None = None,
     show: bool = False,
     track: bool = False,
+    reid: PathName | None = None,
+    reid_classes: Sequence[str] | None = None,
     every_frame: bool | None = None,
     frames: int | None = None,
     workers: int | None = None,
@@ -382,6 +384,9 @@ def stream(
         http: [HOST:]PORT of a live page.
         show: A window; q ends.
         track: Number things across frames.
+        reid: An embedding model that tells them apart by their looks.
+        reid_classes: Classes that it is asked about; None is people for an upright input, else
+            all.
         every_frame: True answers every frame, False the newest; None is by the source.
         frames: Stop after so many answered frames.
         workers: Models at work at the same time; None is as many as are of use.
@@ -411,6 +416,8 @@ def stream(
         request=request_of(request, options),
         options=StreamOptions(
             track=track,
+            reid=None if reid is None else os.fspath(reid),
+            reid_classes=None if reid_classes is None else tuple(reid_classes),
             every_frame=every_frame,
             frames=frames,
             workers=workers,

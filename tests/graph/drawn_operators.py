@@ -251,8 +251,18 @@ def fixed_grid(draw: Draw) -> onnx.ModelProto:
     return graph([of("GridSample", "x", "g", **given)], shape, [stored("g", grid, np.float32)], 16)
 
 
+def patches(draw: Draw) -> onnx.ModelProto:
+    side, channels = draw(st.sampled_from([8, 9, 14, 16, 28])), draw(_few)
+    shape = (1, channels, side * draw(_few), side * draw(_few))
+    kept = [weights("w", draw(_some), channels, side, side)]
+    bias = [weights("b", kept[0].dims[0])] if draw(st.booleans()) else []
+    names = ["x", "w", *(["b"] if bias else [])]
+    return graph([of("Conv", *names, strides=[side, side])], shape, [*kept, *bias])
+
+
 DRAWN: dict[str, Callable[[Draw], onnx.ModelProto]] = {
     "given-defaults": layer_norm,
+    "patches": patches,
     "minimum": minimum,
     "mean": mean,
     "extreme": reduced,

@@ -146,12 +146,20 @@ def test_what_is_fused_is_botsorts_formula(seed: int) -> None:
     chance = np.random.default_rng(seed)
     overlap, distance = chance.uniform(0, 1, (3, 4)), chance.uniform(0, 0.6, (3, 4))
     distance[chance.random((3, 4)) < 0.3] = np.nan
-    found = 1 - fused(overlap, distance, AppearanceOptions())
+    found = 1 - fused(overlap, distance, AppearanceOptions(ratio=np.inf))
     for i, j in np.ndindex(3, 4):
         # https://arxiv.org/abs/2206.14651, equations 11 and 12.
         near = distance[i, j] < 0.25 and 1 - overlap[i, j] <= 0.5
         looks = 0.5 * distance[i, j] if near else 1.0
         assert found[i, j] == pytest.approx(min(1 - overlap[i, j], looks))
+
+
+def test_looks_that_say_little_leave_it_to_overlap() -> None:
+    overlap = np.array([[0.7, 0.0], [0.6, 0.0]])
+    distance = np.array([[0.05, np.nan], [0.048, np.nan]])
+    assert (fused(overlap, distance, AppearanceOptions()) == overlap).all()
+    distance[1, 0] = 0.01
+    assert fused(overlap, distance, AppearanceOptions())[1, 0] == pytest.approx(0.995)
 
 
 def test_features_are_a_moving_average_of_length_one() -> None:

@@ -79,6 +79,13 @@ def test_rows_hold_all_of_a_text(texts: list[str], length: int) -> None:
         assert END in row
 
 
+def test_open_clip_pads_with_0() -> None:
+    """As `open_clip.tokenizer.SimpleTokenizer` does; compared with it on its own vocabulary."""
+    known = ClipTokenizer([("t", "h"), ("th", "e</w>")], pad=0)
+    tokens = known.encode("the")
+    assert known.rows(["the"], 6).tolist() == [[START, *tokens, END, 0, 0, 0]]
+
+
 def test_the_vocabulary_has_the_numbers_of_clip() -> None:
     assert len(LETTERS) == len(set(LETTERS)) == 256
     assert START == 512 + _MERGES

@@ -47,8 +47,8 @@ class AppearanceOptions:
 
     Attributes:
         max_distance: the largest cosine distance between a track and a box that look alike.
-        ratio: a lost track is found again where its distance is at most this much of that of the
-            next track, which says less where an embedding finds everybody alike.
+        ratio: looks count where the distance of the best track is at most this much of that of the
+            next, so that an embedding that finds everybody alike decides nothing.
         min_iou: the least overlap at which appearance decides in place of it (proximity gate).
         momentum: weight of a track's features so far beside new ones.
         refresh: frames after which a track that nobody disputes is looked at again.
@@ -82,12 +82,15 @@ def fused(overlap: Floats, distance: Floats, options: AppearanceOptions) -> Floa
     """Similarity (tracks, boxes) of overlap and cosine distance, NaN where none is known: the
     overlap, or half of what the looks agree on where that is more (BoT-SORT, equation 12)."""
     near = (distance < options.max_distance) & (overlap >= options.min_iou)
+    near &= distance <= options.ratio * second_best(distance)
     return np.where(near, np.maximum(overlap, 1 - distance / 2), overlap)
 
 
 def second_best(distance: Floats) -> Floats:
     """(N,) distance of each box to the track (T, N) that is the next alike; inf where there is
     none."""
+    if len(distance) < 2:
+        return np.full(distance.shape[1], np.inf)
     known = np.where(np.isnan(distance), np.inf, distance)
     return np.asarray(np.partition(known, 1, axis=0)[1])
 

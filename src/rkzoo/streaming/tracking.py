@@ -189,8 +189,7 @@ class Tracker:
         )
         near = within_reach(self._mean[lost, :, 0], self._unseen[lost], centred, self.appearance)
         all_known = self._distance(np.flatnonzero(self._id > 0), sure, looks)
-        others = second_best(all_known) if len(all_known) > 1 else np.full(len(sure), np.inf)
-        plain = distance <= self.appearance.ratio * others
+        plain = distance <= self.appearance.ratio * second_best(all_known)
         alike = np.where(near & plain & ~np.isnan(distance), 1 - distance, -1.0)
         rows, columns = match(alike, 1 - self.appearance.max_distance)
         for row, column in zip(rows, columns, strict=True):

@@ -233,7 +233,7 @@ class RgaPreprocess(Closeable):
         if spec.channels != 3 or image.shape[2:] not in ((), (3,)):
             raise _RgaRejected("RGA brings pictures of three channels only.")
         if spec.fit == "crop" or spec.smooth:
-            raise _RgaRejected("A picture that is cropped or bicubic is scaled by the processor.")
+            raise _RgaRejected("A picture that is cropped or bicubic is averaged by the processor.")
         if self._memory.fd < 0 or self._memory.offset or canvas.strides[1] % 3:
             raise _RgaRejected(
                 "The NPU's memory for the picture is not such that RGA can write there."

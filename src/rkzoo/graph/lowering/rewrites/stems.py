@@ -1,8 +1,10 @@
-"""The stems of YOLOX and of YOLOv5 before 6.0."""
+"""How networks begin: the stems of YOLOX and of YOLOv5 before 6.0, and the patches of vision
+transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +12,8 @@ import onnx
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import Array, GraphView, attributes, run, submodel
 from rkzoo.ort import CannotRun
+
+_WIDEST = 7  # stride of a convolution on the NPU
 
 
 def focus(node: onnx.NodeProto, new: Writer) -> bool:
@@ -116,3 +120,47 @@ def _spread(weight: Array, origins: list[Origin]) -> Array:
     for index, (channel, row, column) in enumerate(origins):
         spread[:, channel, row::2, column::2] += weight[:, index]
     return spread
+
+
+def patches(node: onnx.NodeProto, new: Writer) -> bool:
+    """A convolution whose stride is its kernel, of more than 7 pixels, as one that brings the
+    pixels of a smaller block into channels and one that weighs these: every pixel meets the same
+    weight. RKNN-Toolkit2 2.5.0 computes it at a smaller stride (4 for 16, 7 for 14) and throws the
+    cells between away: of SigLIP's 14x14 patches it makes 53x53."""
+    weight = new.value(node.input[1])
+    if weight is None or not _is_patches(weight, attributes(node)):
+        return False
+    step = max(a for a in range(2, _WIDEST + 1) if weight.shape[2] % a == 0)
+    source = node.input[0]
+    while weight.shape[2] > _WIDEST and weight.shape[2] % step == 0:
+        gathered, weight = _split(weight, step)
+        by = {"kernel_shape": [step, step], "strides": [step, step]}
+        source = new.add("Conv", source, new.constant(gathered), **by)
+    by = {"kernel_shape": list(weight.shape[2:]), "strides": list(weight.shape[2:])}
+    new.add("Conv", source, new.constant(weight), *node.input[2:], to=node.output[0], **by)
+    return True
+
+
+def _is_patches(weight: Array, given: dict[str, Any]) -> bool:
+    if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or weight.shape[2] <= _WIDEST:
+        return False
+    side = weight.shape[2]
+    plain = list(given.get("strides", [])) == [side, side] and given.get("group", 1) == 1
+    plain = plain and set(given.get("dilations", [1])) == {1} and weight.dtype == np.float32
+    unpadded = not any(given.get("pads", [])) and given.get("auto_pad", b"NOTSET") in (
+        b"NOTSET",
+        b"VALID",
+    )
+    return plain and unpadded and any(side % a == 0 for a in range(2, _WIDEST + 1))
+
+
+def _split(weight: Array, step: int) -> tuple[Array, Array]:
+    """Weights (O, C, k, k) as those that bring blocks of s x s pixels into channels,
+    (C * s^2, C, s, s), and those of these channels, (O, C * s^2, k / s, k / s)."""
+    out, channels, side, _ = weight.shape
+    rest, inner = side // step, channels * step * step
+    gathered = np.eye(inner, dtype=np.float32).reshape(inner, channels, step, step)
+    blocks = weight.reshape(out, channels, rest, step, rest, step)
+    return gathered, np.ascontiguousarray(
+        blocks.transpose(0, 1, 3, 5, 2, 4).reshape(out, inner, rest, rest)
+    )

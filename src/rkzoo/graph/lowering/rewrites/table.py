@@ -39,6 +39,7 @@ _FUSION = "the toolkit's fusion of attention crashes on some of them"
 _UNKNOWN = "the toolkit does not know it"
 _FLAT = "the compiler has the processor flatten the map before it"
 _PROCESSOR = "the compiler leaves it to the processor"
+_WASTE = "the compiler computes it at a smaller step and throws most away"
 
 # Chips whose NPU has no maximum over channels; rk3576 and rv1126b have one.
 _NO_REDUCE = (
@@ -52,6 +53,7 @@ _TURNS = ("rk3588", "rk3576", "rv1126b", "rv1106", "rv1103", "rv1106b", "rv1103b
 REWRITES: tuple[Rewrite, ...] = (
     _of("MatMul", attention.scale_after_product, "the product, then scaled", _FUSION),
     _of("Conv", stems.focus, "one that reads the picture itself", _PROCESSOR),
+    _of("Conv", stems.patches, "two in steps of at most 7 pixels", _WASTE),
     _of("LSTM GRU RNN", recurrent.complete, "the same with bias and outputs given", _CRASH),
     _of("GRU RNN", recurrent.last_step, "its steps, of which the last is taken", _CRASH),
     _of("Mish", activations.mish, "x tanh(softplus(x))", _UNKNOWN),
