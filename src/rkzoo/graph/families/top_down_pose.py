@@ -29,7 +29,8 @@ def top_down_pose(view: GraphView, picture: ImageSource) -> Recognition | str:
     shapes = [view.shape(output.name) or () for output in view.model.graph.output]
     height, width = picture.image.size
     if len(shapes) == 2:
-        return _bins(shapes, picture) or _BINS
+        dense = all(_is_dense(view, output.name) for output in view.model.graph.output)
+        return (_bins(shapes, picture) if dense else None) or _BINS
     if len(shapes) != 1:
         return ""
     (maps,) = shapes
@@ -47,6 +48,16 @@ def top_down_pose(view: GraphView, picture: ImageSource) -> Recognition | str:
     return _recognised(head, picture, f"{maps[1]} heat maps of {maps[2]}x{maps[3]}", (form,))
 
 
+def _is_dense(view: GraphView, name: str) -> bool:
+    """Whether a tensor is a product with weights of its own, and nothing more."""
+    node = view.producers.get(name)
+    while node is not None and node.op_type in ("Add", "Reshape", "Identity"):
+        node = next((view.producers[i] for i in node.input if i in view.producers), None)
+    return (
+        node is not None and node.op_type in ("MatMul", "Gemm") and view.is_constant(node.input[1])
+    )
+
+
 def _bins(shapes: list[tuple[int, ...]], picture: ImageSource) -> Recognition | None:
     height, width = picture.image.size
     first, second = shapes
@@ -54,9 +65,9 @@ def _bins(shapes: list[tuple[int, ...]], picture: ImageSource) -> Recognition | 
         return None
     a, b = first[2], second[2]
     straight, turned = a * height == b * width, a * width == b * height
-    if not (straight or turned) or min(a, b) < min(height, width):
-        return None
     ratio = max(a, b) / max(height, width)
+    if not (straight or turned) or ratio < 1 or ratio % 0.5:
+        return None
     said = f"{first[1]} key points, each by {a} and {b} bins, {ratio:g} a pixel (SimCC)"
     order = (
         ("The picture is square, so the first output is taken for x.",) if height == width else ()

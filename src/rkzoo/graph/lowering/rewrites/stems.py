@@ -134,11 +134,16 @@ def patches(node: onnx.NodeProto, new: Writer) -> bool:
     source = node.input[0]
     while weight.shape[2] > _WIDEST and weight.shape[2] % step == 0:
         gathered, weight = _split(weight, step)
-        by = {"kernel_shape": [step, step], "strides": [step, step]}
-        source = new.add("Conv", source, new.constant(gathered), **by)
-    by = {"kernel_shape": list(weight.shape[2:]), "strides": list(weight.shape[2:])}
-    new.add("Conv", source, new.constant(weight), *node.input[2:], to=node.output[0], **by)
+        source = _by_blocks(new, source, gathered)
+    _by_blocks(new, source, weight, *node.input[2:], to=node.output[0])
     return True
+
+
+def _by_blocks(new: Writer, source: str, weight: Array, *bias: str, to: str = "") -> str:
+    sides = list(weight.shape[2:])
+    return new.add(
+        "Conv", source, new.constant(weight), *bias, to=to, kernel_shape=sides, strides=sides
+    )
 
 
 def _is_patches(weight: Array, given: dict[str, Any]) -> bool:
