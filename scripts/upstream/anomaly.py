@@ -67,8 +67,8 @@ def _efficient_ad(path: Path) -> None:
 
 _NEEDS = ("torch", "timm", "anomalib")
 NETWORKS = {
-    "anomalib-stfpm": Network(_stfpm, _NEEDS, "Apache-2.0", "https://arxiv.org/abs/2103.04257"),
-    "anomalib-efficientad": Network(
+    "stfpm": Network(_stfpm, _NEEDS, "Apache-2.0", "https://arxiv.org/abs/2103.04257"),
+    "efficientad": Network(
         _efficient_ad, _NEEDS, "Apache-2.0", "https://arxiv.org/abs/2303.14535"
     ),
 }

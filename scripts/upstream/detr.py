@@ -188,8 +188,8 @@ _DFINE = "https://arxiv.org/abs/2410.13842"
 NETWORKS = {
     "rtdetr-r18": _of(_rtdetr, _RTDETR),
     "rtdetr-r18-deploy": _of(_rtdetr, _RTDETR, deployed=True),
-    "rtdetrv2-r18": _of(_rtdetrv2, _RTDETRV2),
-    "rtdetrv2-r18-deploy": _of(_rtdetrv2, _RTDETRV2, deployed=True),
+    "rtdetrv2-s": _of(_rtdetrv2, _RTDETRV2),
+    "rtdetrv2-s-deploy": _of(_rtdetrv2, _RTDETRV2, deployed=True),
     "dfine-n": _of(_dfine, _DFINE),
     "dfine-n-deploy": _of(_dfine, _DFINE, deployed=True),
     "rfdetr-nano": Network(

@@ -38,7 +38,7 @@ NETWORKS = {
         licence="MIT",
         origin=f"{_ZOO}/face_detection_yunet",
     ),
-    "mobilefacenet": Network(
+    "arcface-mobilefacenet": Network(
         make=_mobilefacenet,
         needs=("facexlib==0.3.0", "torch"),
         licence="MIT",

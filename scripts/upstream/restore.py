@@ -53,7 +53,7 @@ def _dncnn(path: Path) -> None:
 
 _NEEDS = ("torch", "spandrel", "einops")
 NETWORKS = {
-    "real-esrgan-general-x4": Network(
+    "realesr-general-x4v3": Network(
         _real_esrgan, _NEEDS, "BSD-3-Clause", "https://arxiv.org/abs/2107.10833"
     ),
     "dncnn-color": Network(_dncnn, _NEEDS, "MIT", "https://arxiv.org/abs/1608.03981"),

@@ -61,7 +61,7 @@ def test_what_the_toolkit_gets_has_no_truth_values() -> None:
 
 
 def test_stfpm_of_anomalib() -> None:
-    model = network("anomalib-stfpm")
+    model = network("stfpm")
     found = recognise(model)
     assert found.contract.head == AnomalyHead(map="anomaly_map", score="pred_score")
     assert found.contract.input.size == (256, 256)

@@ -46,7 +46,7 @@ def test_the_depth_estimators_of_transformers(name, family, head, pixels) -> Non
     assert any("is assumed" in sentence for sentence in found.assumed)
 
 
-@pytest.mark.parametrize(("name", "scale"), [("real-esrgan-general-x4", 4), ("dncnn-color", 1)])
+@pytest.mark.parametrize(("name", "scale"), [("realesr-general-x4v3", 4), ("dncnn-color", 1)])
 def test_the_networks_of_spandrel_that_make_pictures(name: str, scale: int) -> None:
     found = recognise(network(name))
     assert (found.family, found.contract.head) == ("restore", RestoreHead(scale=scale))

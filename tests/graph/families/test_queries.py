@@ -108,7 +108,7 @@ def test_boxes_of_another_making_are_not_taken() -> None:
 
 NETWORKS = {
     "rtdetr-r18": ("rtdetr", "whole", 80, (640, 640)),
-    "rtdetrv2-r18-deploy": ("rtdetr", "stock", 80, (640, 640)),
+    "rtdetrv2-s-deploy": ("rtdetr", "stock", 80, (640, 640)),
     "dfine-n": ("dfine", "whole", 80, (640, 640)),
     "rfdetr-nano": ("rfdetr", "whole", 80, (384, 384)),
 }
