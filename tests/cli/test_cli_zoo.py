@@ -100,13 +100,17 @@ def test_info_says_what_the_card_says(capsys: pytest.CaptureFixture[str], name: 
     assert (code, err) == (0, "")
     assert card.title in out
     assert card.licence.name in out
-    assert (card.export or f"rkzoo fetch {name}") in out
-    assert ("published for PyTorch only" if card.export else "not fetched") in out
+    parts = catalogue.members(card).values() if card.pipeline else ()
+    for part in parts:
+        assert (f"rkzoo info {part.name} says how" in out) == bool(part.export)
+    all_exported = bool(parts) and all(part.export for part in parts)
+    assert all_exported or (card.export or f"rkzoo fetch {name}") in out
+    assert all_exported or ("published for PyTorch only" if card.export else "not fetched") in out
     for note in card.notes:
         assert " ".join(note.split()) in " ".join(out.split())
     found = document(capsys, "info", name)
     assert found["name"] == name
-    assert set(found["fetched"].values()) == (set() if card.export else {None})
+    assert set(found["fetched"].values()) == (set() if card.export or all_exported else {None})
     assert found["size"] is None or found["size"] > 0
 
 

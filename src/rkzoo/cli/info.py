@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import print_json
     from rkzoo.soc.chips import chips, supported
     from rkzoo.zoo.catalogue import card as find
-    from rkzoo.zoo.catalogue import dtypes_on
+    from rkzoo.zoo.catalogue import dtypes_on, members
     from rkzoo.zoo.store import cached
     from rkzoo.zoo.topics import topics
 
@@ -74,6 +74,9 @@ def main(args: argparse.Namespace) -> int:
         print(f"  {role:<{width}}{path or 'not fetched'}")
     if card.export:
         print(f"  {'model':<18}published for PyTorch only; make it with the command below")
+    for part in members(card).values() if card.pipeline else ():
+        if part.export:
+            print(f"  {part.name:<{width}}to be exported: rkzoo info {part.name} says how")
     if card.notes:
         print("\nNotes")
         for note in card.notes:

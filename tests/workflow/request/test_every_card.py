@@ -26,7 +26,7 @@ from rkzoo.zoo.schema import Card
 
 CARDS = {card.name: card for card in catalogue.cards() if card.task != "asset"}
 # Tasks whose heads are read from the graph (graph/families/registry.py).
-RECOGNISED = ("detect", "segment", "pose", "obb", "speech")
+RECOGNISED = ("detect", "segment", "pose", "obb", "face", "vector", "anomaly", "speech")
 NOTHING = ()
 
 
