@@ -68,7 +68,5 @@ def _efficient_ad(path: Path) -> None:
 _NEEDS = ("torch", "timm", "anomalib")
 NETWORKS = {
     "stfpm": Network(_stfpm, _NEEDS, "Apache-2.0", "https://arxiv.org/abs/2103.04257"),
-    "efficientad": Network(
-        _efficient_ad, _NEEDS, "Apache-2.0", "https://arxiv.org/abs/2303.14535"
-    ),
+    "efficientad": Network(_efficient_ad, _NEEDS, "Apache-2.0", "https://arxiv.org/abs/2303.14535"),
 }

@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rkzoo.contract.inputs import ImageInput
@@ -47,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import print_json
     from rkzoo.soc.chips import chips, supported
     from rkzoo.zoo.catalogue import card as find
-    from rkzoo.zoo.catalogue import dtypes_on, members
+    from rkzoo.zoo.catalogue import dtypes_on
     from rkzoo.zoo.store import cached
     from rkzoo.zoo.topics import topics
 
@@ -68,15 +69,7 @@ def main(args: argparse.Namespace) -> int:
     for key, value in _facts(card, socs):
         for number, line in enumerate(_wrapped(value)):
             print(f"{key if not number else '':<12}{line}")
-    print("\nFiles")
-    width = max([18, *(len(role) + 2 for role in files)])
-    for role, path in files.items():
-        print(f"  {role:<{width}}{path or 'not fetched'}")
-    if card.export:
-        print(f"  {'model':<18}published for PyTorch only; make it with the command below")
-    for part in members(card).values() if card.pipeline else ():
-        if part.export:
-            print(f"  {part.name:<{width}}to be exported: rkzoo info {part.name} says how")
+    _print_files(card, files)
     if card.notes:
         print("\nNotes")
         for note in card.notes:
@@ -303,6 +296,20 @@ def _calibration(card: Card) -> str:
         return ""
     count = card.calibration.count
     return f"with {f'about {count}' if count else '20 to 100'} {card.calibration.pictures}"
+
+
+def _print_files(card: Card, files: Mapping[str, Path | None]) -> None:
+    from rkzoo.zoo.catalogue import members
+
+    print("\nFiles")
+    width = max([18, *(len(role) + 2 for role in files)])
+    for role, path in files.items():
+        print(f"  {role:<{width}}{path or 'not fetched'}")
+    if card.export:
+        print(f"  {'model':<18}published for PyTorch only; make it with the command below")
+    for part in members(card).values() if card.pipeline else ():
+        if part.export:
+            print(f"  {part.name:<{width}}to be exported: rkzoo info {part.name} says how")
 
 
 def _next(
