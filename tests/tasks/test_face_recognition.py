@@ -19,7 +19,7 @@ from rkzoo.progress import NoteKeeper
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.face.align import aligned
 from rkzoo.tasks.face.known import KnownFaces, known_faces
-from rkzoo.tasks.face.recognize import FaceRecognizer, face_recognizer
+from rkzoo.tasks.face.recognize import FaceRecognizer, _main_first, face_recognizer
 from rkzoo.tasks.face.result import Faces, RecognizedFaces
 from rkzoo.tasks.spec import TaskOptions, TaskParts
 from rkzoo.tasks.vector.task import Measurer
@@ -82,7 +82,7 @@ def test_names_come_from_files_and_folders_and_what_is_wrong_is_said(tmp_path: P
     assert len(notes.notes) == 3
     assert "broken.jpg is not a picture" in said
     assert "none.png is left out: no face" in said
-    assert "two.png shows 2 faces: the largest is taken for two" in said
+    assert "two.png shows 2 faces: the largest of the sure ones is taken for two" in said
 
 
 @pytest.mark.parametrize(("files", "what"), [([], "holds no known faces"), ([0], "No face was")])
@@ -238,3 +238,11 @@ def test_parts_of_another_kind_are_refused(change: dict[str, Contract | None], w
     opened = {role: (part, Mean()) for role, part in parts.items() if part is not None}
     with pytest.raises(RkzooError, match=what):
         face_recognizer(TaskParts(FaceRecognitionHead(), opened, {}), TaskOptions())  # type: ignore[arg-type]
+
+
+def test_a_large_doubtful_find_is_not_taken_for_a_persons_face() -> None:
+    boxes = np.array([[0, 0, 200, 300], [10, 10, 90, 110], [100, 10, 220, 160]], np.float32)
+    scores = np.array([0.635, 0.939, 0.9], np.float32)
+    found = Faces(Detections(boxes, scores, np.zeros(3, np.int32)), np.zeros((3, 5, 2), np.float32))
+    assert _main_first(found).tolist() == [2, 1, 0]
+    assert _main_first(found[[]]).tolist() == []

@@ -304,13 +304,15 @@ def _calibration(recipe: Recipe, samples: int) -> list[Problem]:
     if not gdq and (recipe.dtype != "int8" or recipe.quantised):
         return []
     if samples <= 0:
+        chip = chips().get(recipe.soc)
+        other = ", or use --dtype fp16" if chip is None or "fp16" in chip.dtypes else ""
         return [
             Problem(
                 "There are no calibration pictures.",
                 "gdq finds 4-bit weights by what the layers answer to them."
                 if gdq
                 else "INT8 needs some to determine the range of every tensor.",
-                "Give a folder of typical pictures with --calib, or use --dtype fp16.",
+                f"Give a folder of typical pictures with --calib{other}.",
             )
         ]
     if samples >= FEW_SAMPLES:

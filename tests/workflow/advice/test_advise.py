@@ -252,10 +252,28 @@ def test_what_changes_the_numbers_is_not_written(
     assert not (tmp_path / "out.onnx").exists()
 
 
-@pytest.mark.parametrize("number", [0, -1, 6, 99])
+@pytest.mark.parametrize("number", [6, 99])
 def test_a_number_out_of_range_says_how_many_there_are(model: Path, number: int) -> None:
     with pytest.raises(RkzooError, match="There are 5"):
         advise(model, "rk3588", cost=Costs(), apply=number)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_number_below_one_is_refused_before_anything_is_built(model: Path, number: int) -> None:
+    costs = Costs()
+    with pytest.raises(RkzooError, match="numbered from 1"):
+        advise(model, "rk3588", cost=costs, apply=number)
+    assert not costs.asked
+
+
+def test_the_model_itself_is_not_overwritten(model: Path, tmp_path: Path) -> None:
+    before, costs = model.read_bytes(), Costs()
+    with pytest.raises(RkzooError, match="would be overwritten"):
+        advise(model, "rk3588", cost=costs, apply=1, output=model)
+    with pytest.raises(RkzooError, match="goes with --apply"):
+        advise(model, "rk3588", cost=costs, output=tmp_path / "out.onnx")
+    assert model.read_bytes() == before
+    assert not costs.asked
 
 
 def test_a_wrong_suffix_is_refused(model: Path, tmp_path: Path) -> None:

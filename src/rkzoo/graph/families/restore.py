@@ -13,6 +13,7 @@ from rkzoo.graph.onnx.view import GraphView
 _NONE = "it does not end in a picture of its input's channels, as large or several times larger"
 _ENDS = frozenset({"Clip", "Identity", "Cast"})
 _SCALES = range(1, 9)
+_WHOLE = {"InstanceNormalization", "GlobalAveragePool", "GlobalMaxPool"}
 
 
 def restore(view: GraphView, picture: ImageSource) -> Recognition | str:
@@ -45,6 +46,11 @@ def restore(view: GraphView, picture: ImageSource) -> Recognition | str:
         "say. Say otherwise with --color, --mean and --std, and with a card's head: {kind: "
         f"restore, scale: {scale}, mean: ..., std: ...}} for what comes out."
     )
+    if whole := sorted({n.op_type for n in view.model.graph.node} & _WHOLE):
+        assumed += (
+            f" Its {' and '.join(whole)} look at the whole picture, so the tiles of a large one "
+            "may differ in tone; export it for the size of your pictures."
+        )
     return Recognition(
         family="restore",
         form="whole",

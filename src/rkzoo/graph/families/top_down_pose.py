@@ -17,6 +17,10 @@ _MAPS = "it does not end in heat maps of a known number of key points, a quarter
 _KNOWN = (16, 17, 26, 133, 136)
 _STRIDE = 4
 _PORTRAIT = (4, 3)  # height to width
+_CLASSES = (
+    "Its maps are taken for those of key points. If they are classes of pixels, say so in a card "
+    "with head: {kind: semantic, classes: N}."
+)
 _FED = (
     "How it was trained is not in the file: RGB, ImageNet's mean and std, and a person cut out "
     "with a quarter around it are taken. Give others with --color, --mean and --std."
@@ -38,6 +42,8 @@ def top_down_pose(view: GraphView, picture: ImageSource) -> Recognition | str:
     quarter = (height // _STRIDE, width // _STRIDE)
     if len(maps) != 4 or maps[1] not in _KNOWN or maps[2:] != quarter or sides[0] != sides[1]:
         return _MAPS
+    if picture.labels or view.producers[view.model.graph.output[0].name].op_type != "Conv":
+        return _MAPS  # named classes, or probabilities
     transformer = any(node.op_type == "Softmax" for node in view.model.graph.node)
     head = TopDownPoseHead(points=maps[1], coding="heatmap-udp" if transformer else "heatmap")
     form = (
@@ -45,7 +51,9 @@ def top_down_pose(view: GraphView, picture: ImageSource) -> Recognition | str:
         if transformer
         else "Each cell is taken to cover its share of the picture, as HRNet's."
     )
-    return _recognised(head, picture, f"{maps[1]} heat maps of {maps[2]}x{maps[3]}", (form,))
+    return _recognised(
+        head, picture, f"{maps[1]} heat maps of {maps[2]}x{maps[3]}", (form, _CLASSES)
+    )
 
 
 def _is_dense(view: GraphView, name: str) -> bool:

@@ -87,7 +87,8 @@ def known_faces(
                 report.note(f"{file} is left out: no face was found on it.")
                 continue
             if len(faces) > 1:
-                report.note(f"{file} shows {len(faces)} faces: the largest is taken for {name}.")
+                seen = f"{file} shows {len(faces)} faces"
+                report.note(f"{seen}: the largest of the sure ones is taken for {name}.")
             names.append(name)
             rows.append(faces[0])
     if not names:

@@ -27,6 +27,7 @@ from rkzoo.tasks.vector.task import Measurer, unit
 Image = NDArray[np.uint8]
 UNKNOWN = "unknown"
 USUAL = DetectOptions(confidence=0.5)
+_SURE = 0.8  # of the best score of a picture
 """Thresholds where none are given: what is hardly a face has no embedding worth comparing."""
 
 
@@ -97,11 +98,18 @@ def face_recognizer(parts: TaskParts, options: TaskOptions) -> FaceRecognizer:
 
         def embed(image: Image) -> NDArray[np.float32]:
             faces = usual(image)
-            x1, y1, x2, y2 = faces.xyxy.T
-            return embedded(recognizer, image, faces[np.argsort(-(x2 - x1) * (y2 - y1))])
+            return embedded(recognizer, image, faces[_main_first(faces)])
 
         known = known_faces(Path(options.known), embed, parts.digest(), parts.report)
     return FaceRecognizer(detector, recognizer, parts.head.threshold, known)
+
+
+def _main_first(faces: Faces) -> NDArray[np.intp]:
+    """The largest of the sure faces first. What is found with a much lower score than the best is
+    seldom a face, however large: a hand, a shirt."""
+    x1, y1, x2, y2 = faces.xyxy.T
+    sure = faces.scores >= _SURE * faces.scores.max(initial=0)
+    return np.lexsort((-(x2 - x1) * (y2 - y1), ~sure))
 
 
 def face_detector(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from rkzoo.accuracy.dataset import Dataset
 from rkzoo.accuracy.metric import Metric
 from rkzoo.errors import RkzooError
-from rkzoo.files import check_folder
+from rkzoo.files import check_folder, refuse_overwriting_inputs
 from rkzoo.json_values import to_json_value
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import resolve as chip_name
@@ -213,8 +214,19 @@ def advise(
             "What is proposed are changes of the network and of how it is built.",
             "Give the .onnx that it was made from.",
         )
-    if apply is not None and output is not None:
+    if apply is not None and apply < 1:
+        raise RkzooError(
+            f"There is no proposal {apply}.",
+            "They are numbered from 1.",
+            f"See them: {shlex.join(('rkzoo', 'advise', source, '--soc', soc))}",
+        )
+    if output is not None:
+        if apply is None:
+            raise RkzooError(
+                "-o goes with --apply.", "Nothing is written without it.", "Add --apply N."
+            )
         check_folder(output.parent)
+        refuse_overwriting_inputs([output], [Path(source)])
     request = replace(request, chip=soc)
     ready = find_model(source, request, report, to_run=False)
     validate_options(ready.contract.head, request.given())
@@ -364,7 +376,7 @@ def _apply(
         raise RkzooError(
             f"There is no proposal {number} for {advice.model} on {advice.soc}.",
             f"{count}.",
-            f"See them: rkzoo advise {advice.model} --soc {advice.soc}",
+            f"See them: {shlex.join(('rkzoo', 'advise', advice.model, '--soc', advice.soc))}",
         )
     candidate, proposal = ordered[number - 1], advice.proposals[number - 1]
     if proposal.estimate.problem is not None:
@@ -378,7 +390,7 @@ def _apply(
             "needs training": "The numbers change, and only a training makes them right again.",
             "needs an export": "A graph's size is its exporter's to change.",
         }.get(candidate.numbers, "It is an option of rkzoo convert, and nothing is written for it.")
-        command = " ".join(proposal.words)
+        command = shlex.join(proposal.words)
         fix = f"Run: {command}" if command else candidate.note
         raise RkzooError(f"Proposal {number} cannot be applied: {candidate.what}.", why, fix)
     target = output or Path(_file(advice.model, candidate))

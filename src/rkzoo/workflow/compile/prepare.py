@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import BoxHead, Contract, TensorsHead
+from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
@@ -182,6 +183,11 @@ def prepare(
         )
     if _bare(ready):
         report.note(NO_SIGMOID)
+    if dtype == "int8" and isinstance(ready.contract.head, QueryDetectHead):
+        report.note(
+            "warning: In INT8 such a network picks other queries than in float, and loses objects: "
+            "use --dtype fp16, or see with rkzoo compare."
+        )
     proof = _proof(ready, kept, report)
     arrays = []
     stored = Calibration()

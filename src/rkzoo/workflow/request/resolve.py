@@ -11,6 +11,7 @@ import msgspec
 
 from rkzoo.contract.inputs import ImageInput
 from rkzoo.contract.model import BoxHead, Contract, Head, TensorsHead
+from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.contract.text import PlateHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
@@ -186,7 +187,8 @@ def _refuse_unfed(request: Request, name: str) -> None:
 def _dtypes(contract: Contract) -> tuple[Dtype, ...]:
     if contract.picture is None and not isinstance(contract.head, TensorsHead):
         return ("fp16",)  # nothing to calibrate with
-    return _DTYPES[::-1] if contract.family in _FLOAT_FIRST else _DTYPES
+    float_first = contract.family in _FLOAT_FIRST or isinstance(contract.head, QueryDetectHead)
+    return _DTYPES[::-1] if float_first else _DTYPES
 
 
 def _recognition(
