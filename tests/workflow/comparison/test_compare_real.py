@@ -130,7 +130,7 @@ def test_float16_alone_needs_pictures_and_no_calibration(model: str, pictures: P
         compare(model, request=request, layers=False)
     found = compare(model, request=request, images=sorted(pictures.iterdir())[:1], layers=False)
     assert [one.runtime for one in found.ran] == ["onnx", "fp16"]
-    assert "INT8: only float16 was asked for." in found.skipped
+    assert "INT8: only fp16 was asked for." in found.skipped
     assert not any(one.hurt for one in found.ran)
 
 

@@ -34,6 +34,8 @@ TASKS = {
     **dict.fromkeys(("yolov8n_boxes_0_1", "yolov8n_div255_vector_inside"), "detect"),
     **dict.fromkeys(("yolov8n_grey", "yolov8n_nhwc_255", "yolov8n_uint8_cast_inside"), "detect"),
     "nanodet_plus": "detect",
+    "rtmpose_simcc": "pose",
+    **dict.fromkeys(("superres_rgb", "superres_y"), "restore"),
     "yolov8_face_three_outputs": "face",
     "lprnet_37_chars": "plate",
 }

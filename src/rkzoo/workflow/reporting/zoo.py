@@ -114,6 +114,9 @@ class Figure(StrictStruct, frozen=True):
     cost: float | None = None
 
 
+_ALONE = ("detect", "face")
+
+
 @dataclass(frozen=True)
 class ZooEntry:
     """What is known of one model. `card` is None for a model without one; `parts` are those of a
@@ -205,9 +208,10 @@ def gather(results: Path) -> dict[str, Any]:
 
 
 def wholes(entries: Sequence[ZooEntry]) -> list[ZooEntry]:
-    """Without the parts of pipelines, which their whole tells of."""
+    """Without the parts of pipelines, which their whole tells of; but with detectors, which are of
+    use by themselves."""
     parts = {name for entry in entries if entry.card for name in entry.card.pipeline.values()}
-    return [entry for entry in entries if entry.name not in parts]
+    return [e for e in entries if e.name not in parts or (e.card and e.card.task in _ALONE)]
 
 
 def _titles(results: Path) -> dict[str, str]:
