@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from serving.server import serving
+from upstream_networks import network
 
 README = Path(__file__).parent.parent / "README.md"
 ALL = os.environ.get("RKZOO_README") == "all"
@@ -47,6 +48,19 @@ RUN: dict[str, Step] = {
         (RKNN, f"{RKNN}.json"), slow=True
     ),
     f"rkzoo run {RKNN} photos/ -o out-int8": Step(("out-int8",), slow=True),
+    "rkzoo convert yolov8n.onnx --soc rk3588 --dtype fp16 --sizes 640x640,320x320 "
+    "-o sizes.rknn": Step(("sizes.rknn",), slow=True),
+    "rkzoo run sizes.rknn photo.jpg --size 320x320": Step(("rkzoo-out/photo.jpg",), slow=True),
+    "rkzoo convert yolov8n.onnx --soc rk3588 --calib photos/ --batch 4 -o four.rknn": Step(
+        ("four.rknn",), slow=True
+    ),
+    "rkzoo convert mobilenetv2.onnx --soc rk3576 --dtype w4a16": Step(
+        ("mobilenetv2-rk3576-w4a16.rknn",), slow=True
+    ),
+    "rkzoo advise yolov8n.onnx --soc rk3588": Step(slow=True),
+    "rkzoo stream yolov8n.onnx film.mp4 --track --reid osnet.onnx": Step(slow=True),
+    "rkzoo run faces crowd.jpg --known people/": Step(("rkzoo-out/crowd.jpg",), ("yunet", "sface")),
+    'rkzoo run kokoro "Any text." -o said.wav': Step(("said.wav",), ("kokoro",), True),
     "rkzoo run yolov8n.onnx photos/ --classes person,car "
     "--save-txt labels/ --save-json found.json": Step(("labels", "found.json")),
     "rkzoo convert tracker.onnx --soc rk3588 --calib samples/": Step(
@@ -180,6 +194,10 @@ def home(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(data / "images/bus_640.jpg", home / name)
     shutil.copy(data / "images/face.jpg", home / "crowd.jpg")
     shutil.copy(data / "images/ocr_page.jpg", home / "page.jpg")
+    (home / "people").mkdir()
+    shutil.copy(data / "images/face.jpg", home / "people/ann.jpg")
+    shutil.copy(models / "mobilenetv2.onnx", home)
+    onnx.save(network("osnet-x0-25"), str(home / "osnet.onnx"))
     tracker = two_pictures()
     onnx.save(tracker, str(home / "tracker.onnx"))
     onnx.save(tokens(), str(home / "text.onnx"))
