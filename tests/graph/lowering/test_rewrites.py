@@ -189,3 +189,11 @@ def test_a_dense_layer_over_a_large_map_or_of_one_cell_stays() -> None:
         ]
         model = behind_conv(nodes, ["y"], [weights("m", 8 if size == 1 else 8 * 12 * 16, 3)])
         assert rewrite(model).model is model
+
+
+def test_places_beyond_a_tensor_are_no_traceback() -> None:
+    node = helper.make_node("ScatterND", ["c", "p", "u"], ["y"])
+    model = behind_conv(
+        [node], ["y"], [stored("p", [[99]]), stored("u", np.zeros((1, 8, 12, 16)), np.float32)]
+    )
+    assert not rewrite(model, proved=False).applied

@@ -125,8 +125,11 @@ def _rows(shape: tuple[int, ...], places: Array) -> tuple[int, int, int] | None:
     depth = places.shape[-1]
     if depth < 1:
         return None
-    written = np.full(shape[:depth], -1, np.int64)
+    sides = np.array(shape[:depth])
     flat = places.reshape(-1, depth)
+    if depth > len(shape) or np.any((flat < -sides) | (flat >= sides)):
+        return None  # a graph that nobody can run
+    written = np.full(shape[:depth], -1, np.int64)
     written[tuple(flat.T)] = np.arange(len(flat))
     if np.count_nonzero(written >= 0) < len(flat):
         return None  # places that are written twice
