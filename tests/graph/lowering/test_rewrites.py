@@ -197,3 +197,8 @@ def test_places_beyond_a_tensor_are_no_traceback() -> None:
         [node], ["y"], [stored("p", [[99]]), stored("u", np.zeros((1, 8, 12, 16)), np.float32)]
     )
     assert not rewrite(model, proved=False).applied
+
+
+def test_a_node_without_what_it_needs_is_left_alone() -> None:
+    model = behind_conv([helper.make_node("SpaceToDepth", ["c"], ["y"])], ["y"], [])
+    assert not rewrite(model, proved=False).applied

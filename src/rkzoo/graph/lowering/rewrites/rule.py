@@ -181,7 +181,7 @@ def each(operators: Sequence[str], rule: Rule) -> Apply:
             ours = node.op_type in operators and node.domain in ("", "ai.onnx")
             if ours and added < _MOST_ADDED:
                 writer = Writer(view, node)
-                if rule(node, writer):
+                if _written(rule, node, writer):
                     added += writer.added
                     done[node.op_type] += 1
                     kept.extend(writer.nodes)
@@ -192,6 +192,19 @@ def each(operators: Sequence[str], rule: Rule) -> Apply:
         return done
 
     return apply
+
+
+# What Python and numpy say of attributes that are missing, places beyond a tensor and the like.
+_DAMAGED = (LookupError, ValueError, TypeError, ArithmeticError)
+
+
+def _written(rule: Rule, node: onnx.NodeProto, writer: Writer) -> bool:
+    """Whether a rule wrote in place of a node. A node that is damaged stays as it is: what is wrong
+    with it ONNX Runtime and the toolkit say."""
+    try:
+        return rule(node, writer)
+    except _DAMAGED:
+        return False
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
