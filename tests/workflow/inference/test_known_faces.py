@@ -62,7 +62,10 @@ def test_the_very_face_is_known_in_every_verb(
     assert main(["run", faces, str(picture), *options, "--json"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)["images"][0]["results"]
-    assert f"{known / '1.png'} shows {len(found)} faces: the largest is taken for ann" in err
+    assert (
+        f"{known / '1.png'} shows {len(found)} faces: the largest of the sure ones is taken for ann"
+        in err
+    )
     named = [one for one in found if one["label"] == "ann"]
     area = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one["box"] for one in found)]
     largest = found[int(np.argmax(area))]
