@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record
-from rkzoo.accuracy.folders import check_size, digest_of, pictures
+from rkzoo.accuracy.folders import check_size, pictures
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.truth_files import TruthFiles
 from rkzoo.errors import RkzooError
 from rkzoo.files import open_file, os_errors_explained, read_bytes
 
@@ -22,23 +23,10 @@ _DELTA = 1.25
 
 
 @dataclass(frozen=True)
-class DepthTruth:
+class DepthTruth(TruthFiles):
     """Ground truth of depth. `files`: depth map of each image, in any unit; values that are 0 or
     not finite are unknown and not counted.
     """
-
-    files: tuple[Path, ...]
-
-    def check(self, labels: tuple[str, ...]) -> None:
-        """Nothing to check: there are no labels."""
-
-    def take(self, kept: Sequence[int]) -> DepthTruth:
-        """The ground truth of some of the items, in their order."""
-        return replace(self, files=tuple(self.files[i] for i in kept))
-
-    def digest(self) -> bytes:
-        """Digest of the depth maps."""
-        return digest_of(self.files)
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record, class_map
-from rkzoo.accuracy.folders import check_size, digest_of, pictures
+from rkzoo.accuracy.folders import check_size, pictures
 from rkzoo.accuracy.metric import Metric, confusion_matrix, mean_iou
+from rkzoo.accuracy.truth_files import TruthFiles
 from rkzoo.errors import RkzooError
 from rkzoo.vision.maps import read_map
 
@@ -25,23 +26,10 @@ _VOID = 255
 
 
 @dataclass(frozen=True)
-class SegmentationTruth:
+class SegmentationTruth(TruthFiles):
     """Ground truth of semantic segmentation. `files`: class map of each image; 255, and classes
     that the model lacks, are not counted.
     """
-
-    files: tuple[Path, ...]
-
-    def check(self, labels: tuple[str, ...]) -> None:
-        """Nothing to check: any number of classes can be compared."""
-
-    def take(self, kept: Sequence[int]) -> SegmentationTruth:
-        """The ground truth of some of the items, in their order."""
-        return replace(self, files=tuple(self.files[i] for i in kept))
-
-    def digest(self) -> bytes:
-        """Digest of the class maps."""
-        return digest_of(self.files)
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rkzoo.accuracy.answers import Record
-from rkzoo.accuracy.folders import digest_of, pictures
+from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.truth_files import TruthFiles
 from rkzoo.errors import RkzooError
 from rkzoo.vision.image import read
 
@@ -26,21 +27,8 @@ _LUMA_BGR = np.array([24.966, 128.553, 65.481]) / 255
 
 
 @dataclass(frozen=True)
-class RestoreTruth:
+class RestoreTruth(TruthFiles):
     """Ground truth: the picture that should be made of each."""
-
-    files: tuple[Path, ...]
-
-    def check(self, labels: tuple[str, ...]) -> None:
-        """Nothing to check: there are no labels."""
-
-    def take(self, kept: Sequence[int]) -> RestoreTruth:
-        """The ground truth of some of the items, in their order."""
-        return replace(self, files=tuple(self.files[i] for i in kept))
-
-    def digest(self) -> bytes:
-        """Digest of the pictures."""
-        return digest_of(self.files)
 
     def score(
         self, records: Sequence[Record], labels: tuple[str, ...], names: Sequence[str]

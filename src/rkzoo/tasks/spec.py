@@ -152,6 +152,17 @@ class TaskSpec:
     languages: Callable[[Any], tuple[str, ...]] = lambda head: ()
 
 
+def check_box(box: tuple[float, float, float, float]) -> None:
+    """Raises RkzooError for a box x1, y1, x2, y2 with nothing in it."""
+    left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        raise RkzooError(
+            f"The box {','.join(f'{side:g}' for side in box)} is empty.",
+            "A box is its left, top, right and bottom side.",
+            "Give for example --box 100,50,300,200.",
+        )
+
+
 THRESHOLDS = frozenset({"confidence", "iou", "max_boxes"})
 
 

@@ -165,3 +165,13 @@ def _no_map(path: Path, why: str) -> RkzooError:
         "Each pixel's value must be its class, as in VOC's SegmentationClass and Cityscapes' "
         "labelTrainIds.",
     )
+
+
+def save_map(path: Path, values: F32) -> None:
+    """Write a map (H, W) as .npy. Raises RkzooError where the file cannot be written."""
+    with (
+        atomic_output(path) as part,
+        os_errors_explained(f"{path} cannot be written."),
+        part.open("wb") as file,
+    ):
+        np.save(file, values)

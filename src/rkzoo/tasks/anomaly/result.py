@@ -82,15 +82,9 @@ class AnomalyMap:
         Raises:
             RkzooError: The file cannot be written.
         """
-        from rkzoo.files import atomic_output, os_errors_explained
+        from rkzoo.vision.maps import save_map
 
-        path = drawn.with_name(f"{drawn.stem}-anomaly.npy")
-        with (
-            atomic_output(path) as part,
-            os_errors_explained(f"{path} cannot be written."),
-            part.open("wb") as file,
-        ):
-            np.save(file, self.values)
+        save_map(drawn.with_name(f"{drawn.stem}-anomaly.npy"), self.values)
 
     def lines(self) -> list[str]:
         """Text output for a terminal."""

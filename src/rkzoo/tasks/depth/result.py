@@ -74,15 +74,9 @@ class DepthMap:
         Raises:
             RkzooError: the file cannot be written.
         """
-        from rkzoo.files import atomic_output, os_errors_explained
+        from rkzoo.vision.maps import save_map
 
-        path = drawn.with_name(f"{drawn.stem}-depth.npy")
-        with (
-            atomic_output(path) as part,
-            os_errors_explained(f"{path} cannot be written."),
-            part.open("wb") as file,
-        ):
-            np.save(file, self.values)
+        save_map(drawn.with_name(f"{drawn.stem}-depth.npy"), self.values)
 
     def record(self) -> dict[str, NDArray[Any]]:
         """Arrays for evaluation (accuracy/answers.py): `disparity` or `depth`, flattened row by row

@@ -18,6 +18,7 @@ from rkzoo.tasks.image_task import ImageTask
 from rkzoo.tasks.pose.crop import PersonCrop
 from rkzoo.tasks.pose.keypoints import from_bins, from_maps, from_udp_maps
 from rkzoo.tasks.pose.result import Poses
+from rkzoo.tasks.spec import check_box
 from rkzoo.vision.letterbox import Letterbox, with_channels
 
 Image = NDArray[np.uint8]
@@ -48,7 +49,9 @@ class TopDownPose(ImageTask[Poses]):
             raise RkzooError(f"{contract.family} finds no key points of one person.", code=1)
         super().__init__(contract, session)
         self.head = contract.head
-        self._boxes = np.array([_checked(box) for box in boxes], np.float32).reshape(-1, 4)
+        for box in boxes:
+            check_box(box)
+        self._boxes = np.array(boxes, np.float32).reshape(-1, 4)
         self._decode = _DECODERS[self.head.coding]
 
     def __call__(self, image: Image) -> Poses:
@@ -136,14 +139,3 @@ class PeoplePose:
         number = boxes.labels.index(self._person) if boxes.labels else 0
         people = boxes[np.flatnonzero(boxes.class_id == number)]
         return self._pose.of_people(image, people)
-
-
-def _checked(box: Box) -> Box:
-    left, top, right, bottom = box
-    if right <= left or bottom <= top:
-        raise RkzooError(
-            f"The box {','.join(f'{side:g}' for side in box)} is empty.",
-            "A box is its left, top, right and bottom side.",
-            "Give for example --box 100,50,300,200.",
-        )
-    return box

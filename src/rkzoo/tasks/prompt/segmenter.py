@@ -14,6 +14,7 @@ from rkzoo.contract.segmentation import PromptableSegmentHead
 from rkzoo.errors import RkzooError
 from rkzoo.session import Session, canvas_of, preprocess_of, run_named
 from rkzoo.tasks.segment.result import Masks, masks_of
+from rkzoo.tasks.spec import check_box
 from rkzoo.vision.letterbox import Letterbox, fit
 from rkzoo.vision.maps import to_source
 
@@ -174,11 +175,6 @@ def wired(head: PromptableSegmentHead, encoder: Session, decoder: Session) -> di
 
 def _corners(box: Box) -> tuple[Point, ...]:
     """A box as two labelled points. Raises RkzooError for an empty box."""
+    check_box(box)
     left, top, right, bottom = box
-    if right <= left or bottom <= top:
-        raise RkzooError(
-            f"The box {','.join(f'{side:g}' for side in box)} is empty.",
-            "A box is its left, top, right and bottom side.",
-            "Give for example --box 100,50,300,200.",
-        )
     return (left, top, _FIRST), (right, bottom, _SECOND)
