@@ -168,3 +168,10 @@ def test_all_people_of_a_picture_and_nothing_else() -> None:
 def test_a_detector_of_other_things_is_refused() -> None:
     with pytest.raises(RkzooError, match="knows no people"):
         PeoplePose(lambda image: detections(("dog", "cat")), pose(), "person")(picture())
+
+
+def test_a_box_clipped_to_nothing_at_the_edge_is_no_traceback() -> None:
+    corner = Detections(
+        np.array([[400, 300, 400, 300]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32)
+    )
+    assert np.isfinite(pose().of_people(picture(), corner).keypoints).all()

@@ -94,6 +94,13 @@ def stride(branch: Branch, picture: ImageSource) -> int | str:
     )
 
 
+def strides_of(groups: Sequence[Sequence[Branch]], picture: ImageSource) -> list[int] | str:
+    """The stride of each level, from its first branch; or why one has none."""
+    steps = [stride(group[0], picture) for group in groups]
+    wrong = next((step for step in steps if isinstance(step, str)), None)
+    return wrong or [step for step in steps if isinstance(step, int)]
+
+
 def cells(branch: Branch) -> int:
     """The number of cells of a branch, h * w."""
     return branch.shape[2] * branch.shape[3]

@@ -37,7 +37,7 @@ from rkzoo.graph.families.branches import (
     is_table,
     probe,
     sigmoid,
-    stride,
+    strides_of,
     times,
 )
 from rkzoo.graph.families.faces import with_faces
@@ -106,10 +106,9 @@ def undecoded(view: GraphView, picture: ImageSource) -> Recognition | str:
     groups = group_by_size(end) if not isinstance(end, str) else end
     if isinstance(end, str) or isinstance(groups, str):
         return str(groups)
-    steps = [stride(group[0], picture) for group in groups]
-    strides = [step for step in steps if isinstance(step, int)]
-    if len(strides) != len(steps):
-        return next(step for step in steps if isinstance(step, str))
+    strides = strides_of(groups, picture)
+    if isinstance(strides, str):
+        return strides
     values = probe(end.branches, seed=0)
     try:
         answers = end(values)

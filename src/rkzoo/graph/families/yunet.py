@@ -24,7 +24,7 @@ from rkzoo.graph.families.branches import (
     group_by_size,
     probe,
     sigmoid,
-    stride,
+    strides_of,
     wrong_count,
 )
 from rkzoo.graph.families.head_postprocessing import Branch, head_postprocessing
@@ -61,10 +61,9 @@ def undecoded(view: GraphView, picture: ImageSource) -> Recognition | str:
             return reason
     if len(outputs) != len(groups) * len(_CHANNELS):
         return f"it has {len(outputs)} outputs for {len(groups)} levels of four branches"
-    steps = [stride(group[0], picture) for group in groups]
-    strides = [step for step in steps if isinstance(step, int)]
-    if len(strides) != len(steps):
-        return next(step for step in steps if isinstance(step, str))
+    strides = strides_of(groups, picture)
+    if isinstance(strides, str):
+        return strides
     values = probe(end.branches, seed=0)
     try:
         answers = end(values)

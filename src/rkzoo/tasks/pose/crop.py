@@ -38,7 +38,8 @@ class PersonCrop:
         """The crop around a box x1, y1, x2, y2, its sides times `padding`, the shorter one made
         longer until the proportions are those of the input."""
         left, top, right, bottom = (float(side) for side in box)
-        width, height = (right - left) * padding, (bottom - top) * padding
+        # A detector's box may have been clipped to nothing at the edge of the picture.
+        width, height = (right - left or 1) * padding, (bottom - top or 1) * padding
         aspect = size[1] / size[0]
         extent = (max(width, height * aspect), max(height, width / aspect))
         return cls(((left + right) / 2, (top + bottom) / 2), extent, size, corners)
