@@ -249,9 +249,9 @@ def _sizes(
     RkzooError where the head cannot be read at another size."""
     if not sizes:
         return ()
-    head, own = ready.contract.head, ready.contract.picture
-    cut = isinstance(head, DetectHead) and ready.quantise.head != "uncut"
-    if not cut or own is None or ready.contract.others or batch > 1:
+    head = ready.contract.head
+    alone = ready.contract.picture is not None and not ready.contract.others and batch == 1
+    if not isinstance(head, DetectHead) or ready.quantise.head == "uncut" or not alone:
         raise RkzooError(
             f"{ready.name} cannot be built with --sizes.",
             "It is for detectors of one picture at a time, whose head is cut.",
@@ -263,7 +263,6 @@ def _sizes(
             "The toolkit keeps no layers in float16 in a model of several shapes.",
             "Leave the recipe out with --plain.",
         )
-    assert isinstance(head, DetectHead)  # it is cut
     stride = max(head.strides)
     odd = [size for size in sizes if size[0] % stride or size[1] % stride]
     if odd:
@@ -272,7 +271,7 @@ def _sizes(
             f"Its coarsest cells are {stride} pixels wide, and must fill the input.",
             f"Give multiples of {stride}.",
         )
-    return tuple(dict.fromkeys((own.size, *sizes)))
+    return tuple(dict.fromkeys((ready.contract.input.size, *sizes)))
 
 
 def _for_chips(ready: ResolvedModel, socs: Sequence[str]) -> ResolvedModel:
