@@ -82,6 +82,8 @@ class Recipe(StrictStruct, frozen=True):
         compute_order: In which order it computes branches, likewise.
         scores: Outputs that are scores in 0..1, whose range is set so whatever calibration saw of
             them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
+        ranges: (tensor, smallest, largest) to set in the toolkit's table in place of what its
+            calibration found, under the same condition; a tensor that it does not know is left out.
     """
 
     soc: str
@@ -99,6 +101,7 @@ class Recipe(StrictStruct, frozen=True):
     memory_plan: MemoryPlan = "BestFit"
     compute_order: ComputeOrder = "WidthFirst"
     scores: tuple[str, ...] = ()
+    ranges: tuple[tuple[str, float, float], ...] = ()
 
 
 class Source(StrictStruct, frozen=True):

@@ -149,12 +149,13 @@ class Jobs:
         if header["kept"]:
             model = self._resumed(header)
         chosen = bool(header["float_layers"])
+        changed = header["scores"] or header["ranges"]
         # What `mmse` and `gdq` find for the weights is not written down by the first half.
         whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] in ("mmse", "gdq")
         # Both halves fail on several shapes.
         whole = whole or "dynamic_input" in header["config"]
         keep = header["keep"] and header["calibration"] is not None and not whole
-        if model is None and (chosen or keep or (header["scores"] and not whole)):
+        if model is None and (chosen or keep or (changed and not whole)):
             try:
                 model, seen = self._hybrid(header)
             except Exception:
@@ -200,10 +201,10 @@ class Jobs:
         stem = self._calibrate(header)
         table = Path(stem + ".quantization.cfg").read_text("utf-8")
         seen: dict[str, float] = {}
-        if header["scores"]:
+        if header["scores"] or header["ranges"]:
             entries = read_ranges(table)
             ranges, seen = score_ranges(entries, read_nodes(stem), header["scores"])
-            table = with_ranges(table, entries, ranges)
+            table = with_ranges(table, entries, {**own_ranges(entries, header["ranges"]), **ranges})
         if header["float_layers"]:
             table = with_float_layers(table, header["float_layers"])
         Path(_TABLE).write_text(table, "utf-8")
@@ -484,18 +485,25 @@ def score_ranges(
                 todo += reads
             elif op == "Sigmoid" and sum(reads[0] in node[1] for node in nodes) == 1:
                 ranges[reads[0]] = (-_SIGMOID_END, _SIGMOID_END)
-    return ranges, seen
+    wider = {name: ends for name, ends in ranges.items() if entries[name]["max"][0] < ends[1]}
+    return wider, seen
+
+
+def own_ranges(
+    entries: dict[str, Any], given: Sequence[Sequence[Any]]
+) -> dict[str, tuple[float, float]]:
+    """Ranges given as (tensor, smallest, largest), of the tensors that the table has."""
+    return {name: (low, high) for name, low, high in given if name in entries}
 
 
 def with_ranges(table: str, entries: dict[str, Any], ranges: dict[str, tuple[float, float]]) -> str:
-    """The text of a `.quantization.cfg` (and what it says) with the range of these tensors, where
-    that is wider."""
+    """The text of a `.quantization.cfg` (and what it says) with the range of these tensors."""
     # Names may be quoted, folded or keys of their own line; "qtype" opens each entry.
     parts = re.split(r"(?m)^(?=[ :]+qtype:)", table)
     if len(parts) != len(entries) + 1:
         raise JobRefused("the table of ranges is not as it was expected")
     for place, (name, entry) in enumerate(entries.items(), 1):
-        if name not in ranges or len(entry["max"]) != 1 or entry["max"][0] >= ranges[name][1]:
+        if name not in ranges or len(entry["max"]) != 1:
             continue
         for key, value in zip(("min", "max"), ranges[name]):  # noqa: B905
             changed, count = re.subn(
