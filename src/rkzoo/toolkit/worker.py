@@ -13,6 +13,7 @@ parent. Descriptors 1 and 2 are the log, opened by the parent.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     Header = dict[str, Any]
     Answer = tuple[Header, list[Any]]
@@ -151,8 +152,9 @@ class Jobs:
         chosen = bool(header["float_layers"])
         # What `mmse` and `gdq` find for the weights is not written down by the first half.
         whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] in ("mmse", "gdq")
-        # Both halves fail on several shapes.
-        whole = whole or "dynamic_input" in header["config"]
+        # The second half forgets all shapes but the first, and says nothing.
+        several = "dynamic_input" in header["config"]
+        whole = whole or several
         keep = header["keep"] and header["calibration"] is not None and not whole
         if model is None and (chosen or keep or (header["scores"] and not whole)):
             try:
@@ -176,7 +178,8 @@ class Jobs:
                 # Older versions do not have this argument.
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
                 more.update(self._batch(header))
-                _done("build", model.build(do_quantization=True, dataset=dataset, **more))
+                with scores_within(header["scores"] if several else []) as seen:
+                    _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
         return {"seen": seen, "files": files}, []
 
@@ -487,6 +490,52 @@ def score_ranges(
     return ranges, seen
 
 
+def widened(
+    entries: dict[str, Any], ranges: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Those of `ranges` that are wider than what calibration saw."""
+    return {
+        name: ranges[name]
+        for name, entry in entries.items()
+        if name in ranges and len(entry["max"]) == 1 and entry["max"][0] < ranges[name][1]
+    }
+
+
+@contextlib.contextmanager
+def scores_within(scores: Sequence[str]) -> Iterator[dict[str, float]]:
+    """Sets the ranges of `scores` during a build that writes no table of them; gives the highest
+    number that calibration saw of each, which is empty where this toolkit is another inside."""
+    seen: dict[str, float] = {}
+    try:
+        from rknn.api.quantizer import Quantizer
+
+        calibrate = Quantizer._get_layer_range
+    except (ImportError, AttributeError):
+        scores = []
+    if not scores:
+        yield seen
+        return
+
+    def calibrated(quantizer: Any) -> Any:
+        status = calibrate(quantizer)
+        try:
+            table = quantizer.quant_tab
+            nodes = [[n.op_type, list(n.input), list(n.output)] for n in quantizer.ir.graph.node]
+            ranges, highest = score_ranges(table, nodes, scores)
+            for name, (low, high) in widened(table, ranges).items():
+                table[name].update(min=[low], max=[high])
+            seen.update(highest)
+        except Exception:
+            traceback.print_exc()  # calibration decides, as it did
+        return status
+
+    Quantizer._get_layer_range = calibrated
+    try:
+        yield seen
+    finally:
+        Quantizer._get_layer_range = calibrate
+
+
 def with_ranges(table: str, entries: dict[str, Any], ranges: dict[str, tuple[float, float]]) -> str:
     """The text of a `.quantization.cfg` (and what it says) with the range of these tensors, where
     that is wider."""
@@ -494,10 +543,9 @@ def with_ranges(table: str, entries: dict[str, Any], ranges: dict[str, tuple[flo
     parts = re.split(r"(?m)^(?=[ :]+qtype:)", table)
     if len(parts) != len(entries) + 1:
         raise JobRefused("the table of ranges is not as it was expected")
-    for place, (name, entry) in enumerate(entries.items(), 1):
-        if name not in ranges or len(entry["max"]) != 1 or entry["max"][0] >= ranges[name][1]:
-            continue
-        for key, value in zip(("min", "max"), ranges[name]):  # noqa: B905
+    wider = widened(entries, ranges)
+    for place, name in enumerate(entries, 1):
+        for key, value in zip(("min", "max"), wider.get(name, ())):  # noqa: B905
             changed, count = re.subn(
                 rf"(?m)^( +{key}:\n +- +)\S+$", rf"\g<1>{value}", parts[place], count=1
             )
