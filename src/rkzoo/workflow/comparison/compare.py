@@ -45,7 +45,12 @@ from rkzoo.workflow.comparison.diagnosis import (
 )
 from rkzoo.workflow.comparison.far_board import Answered, comparing_board
 from rkzoo.workflow.comparison.input_probe import probe
-from rkzoo.workflow.comparison.kept_sessions import Opened, open_on_board, open_sessions
+from rkzoo.workflow.comparison.kept_sessions import (
+    Opened,
+    float_graph,
+    open_on_board,
+    open_sessions,
+)
 from rkzoo.workflow.comparison.matching import (
     Agreement,
     Matches,
@@ -440,7 +445,7 @@ def _facts(
         if variant.runtime in ON_BOARD
     }
     hurt = {variant.runtime for variant in ran if variant.hurt and role in suspect_parts(variant)}
-    graph = build.onnx.read_bytes()
+    graph = float_graph(part)
     parsed = parse(graph)
     largest = None
     if "fp16" in hurt and trial.calls[0][role]:

@@ -148,7 +148,7 @@ def prepare(
         inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
         batch=batch,
-        sizes=_sizes(ready, sizes, batch),
+        sizes=_sizes(ready, sizes, batch, report),
         memory_plan=memory.plan,
         compute_order=memory.order,
         quantised=own is not None,
@@ -243,10 +243,10 @@ def rewritten_for(
 
 
 def _sizes(
-    ready: ResolvedModel, sizes: Sequence[tuple[int, int]], batch: int
+    ready: ResolvedModel, sizes: Sequence[tuple[int, int]], batch: int, report: ProgressReporter
 ) -> tuple[tuple[int, int], ...]:
-    """All sizes of the picture, that of the graph first; none where there is one. Raises
-    RkzooError where the head cannot be read at another size."""
+    """All sizes of the picture, that of the graph first; none where there is one, which is told.
+    Raises RkzooError where the head cannot be read at another size."""
     if not sizes:
         return ()
     head = ready.contract.head
@@ -271,7 +271,14 @@ def _sizes(
             f"Its coarsest cells are {stride} pixels wide, and must fill the input.",
             f"Give multiples of {stride}.",
         )
-    return tuple(dict.fromkeys((ready.contract.input.size, *sizes)))
+    own = ready.contract.input.size
+    every = tuple(dict.fromkeys((own, *sizes)))
+    for height, width in dict.fromkeys(size for size in sizes if sizes.count(size) > 1):
+        report.note(f"--sizes names {height}x{width} more than once: it is built once.")
+    if len(every) == 1:
+        report.note(f"--sizes names only {own[0]}x{own[1]}, the model's own: one size is built.")
+        return ()
+    return every
 
 
 def _for_chips(ready: ResolvedModel, socs: Sequence[str]) -> ResolvedModel:

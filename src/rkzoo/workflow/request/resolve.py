@@ -318,7 +318,8 @@ def _with_feed(
             request.feed.refuse(f"{name} takes no pictures.")
         return contract
     contract = msgspec.structs.replace(contract, picture=request.feed.over(contract.picture))
-    if request.size is not None and request.size != contract.input.size:
+    size = request.size
+    if size not in (None, contract.input.size, *request.sizes):  # of several, it chooses one
         fixed = "x".join(map(str, contract.input.size))
         report.note(f"{name} has an input of {fixed} that cannot be changed: --size is not used.")
     return contract
