@@ -85,6 +85,10 @@ CASES: dict[str, tuple[Facts, tuple[str, ...]]] = {
         replace(with_half(HALF, row("box", "box", 0.5)), largest=("wide", 3e5)),
         ("overflow", "wide", "65504"),
     ),
+    "underflow": (
+        replace(with_half(HALF, row("box", "box", None)), smallest=("thin", 1e-9)),
+        ("underflow", "thin", "1e-09"),
+    ),
     "collapsed-scale": (
         with_int8(HURT, coded("out", "decoded", 0.999, scale=2.5)),
         ("collapsed", "every score becomes 0", "share"),

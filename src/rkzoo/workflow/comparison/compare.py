@@ -27,8 +27,8 @@ from rkzoo.tasks.text.result import TextLines
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
 from rkzoo.workflow.comparison.conclusions import (
+    beyond_float16,
     calibrated,
-    largest_number,
     next_command,
     suspect_parts,
     verdict_text,
@@ -48,6 +48,7 @@ from rkzoo.workflow.comparison.input_probe import probe
 from rkzoo.workflow.comparison.kept_sessions import (
     Opened,
     float_graph,
+    is_resized,
     open_on_board,
     open_sessions,
 )
@@ -404,6 +405,12 @@ def _layers(
         if index is None:
             continue
         arrays, _ = trial.calls[index][role][0]
+        if is_resized(part):
+            skipped.append(
+                f"The layers of {role}: the toolkit compares them at the first size alone; leave "
+                "--size out to see them."
+            )
+            continue
         try:
             rows = processes[role].analyse(build, arrays)
         except RkzooError as error:
@@ -447,9 +454,9 @@ def _facts(
     hurt = {variant.runtime for variant in ran if variant.hurt and role in suspect_parts(variant)}
     graph = float_graph(part)
     parsed = parse(graph)
-    largest = None
+    largest = smallest = None
     if "fp16" in hurt and trial.calls[0][role]:
-        largest = largest_number(parsed, part.contract, trial.calls[0][role][0][0])
+        largest, smallest = beyond_float16(parsed, part.contract, trial.calls[0][role][0][0])
     better = None
     files = [picture.path for picture in trial.pictures if picture.path]
     if single and isinstance(part.contract.head, DetectHead) and not part.contract.others and files:
@@ -469,6 +476,7 @@ def _facts(
         better=better.image if better else None,
         gain=input_scale(parsed),
         largest=largest,
+        smallest=smallest,
         calibrated=calibrated(build),
         algorithm=build.recipe.algorithm,
         commands=commands,

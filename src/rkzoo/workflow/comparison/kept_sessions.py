@@ -98,15 +98,19 @@ def _size(part: ModelPart) -> tuple[int, int] | None:
     return part.contract.picture.size if part.contract.picture else None
 
 
+def is_resized(part: ModelPart) -> bool:
+    """Whether a build of several sizes is asked at another than its first."""
+    recipe = part.built.recipe
+    return inputs_at(recipe, _size(part)) != recipe.inputs
+
+
 def float_graph(part: ModelPart) -> bytes:
     """The graph that a build is made of, which takes the picture at the size of the part's
     contract. Raises RkzooError."""
     build, head = part.built, part.contract.head
     with os_errors_explained("The model's graph cannot be read from the cache."):
         graph = build.onnx.read_bytes()
-    if not isinstance(head, DetectHead) or inputs_at(build.recipe, _size(part)) == (
-        build.recipe.inputs
-    ):
+    if not isinstance(head, DetectHead) or not is_resized(part):
         return graph
     from rkzoo.graph.onnx.dynamic_size import with_dynamic_size
     from rkzoo.graph.onnx.read import parse
