@@ -243,7 +243,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 def test_a_pipeline_of_ones_own_finds_its_parts_beside_it(tmp_path: Path) -> None:
     whole = write(tmp_path, "task: text\npipeline: {det: lines, rec: ppocr-v4-rec}\n", "page.yaml")
-    with pytest.raises(RkzooError, match="'lines' in `pipeline.det`") as caught:
+    with pytest.raises(RkzooError, match=r"'lines' in `pipeline\.det`") as caught:
         catalogue.card(whole)
     assert "rkzoo card new FILE" in caught.value.fix
     write(tmp_path, "task: text\nfile: lines.onnx\n", "lines.yaml")

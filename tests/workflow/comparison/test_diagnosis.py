@@ -156,6 +156,8 @@ def test_what_to_type() -> None:
     told = FINE.commands | {"compare": "rkzoo compare m.onnx --std 1,1,1 --calib a"}
     (cause,) = causes(replace(FINE, better=BGR, commands=told))
     assert cause.fix == "rkzoo compare m.onnx --calib a --color BGR --mean 0,0,0 --std 1,1,1"
+    weights = fixes["four-bit-weights"]
+    assert weights.startswith("rkzoo convert m.onnx --dtype w4a16 --algorithm gdq --calib FOLDER ")
     assert fixes["one-layer"] == "rkzoo tune m.onnx"
     assert "--no-cut" in fixes["collapsed-scale"]
 

@@ -15,6 +15,7 @@ from rkzoo.contract.model import BoxHead, Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Array, Session
+from rkzoo.soc.chips import chips
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.tasks.detect.verdict import diagnose_outputs, output_statistics
@@ -110,6 +111,7 @@ def compare(
     start = time.perf_counter()
     request = request or Request()
     chip = chip_name(soc) if soc else ""
+    _check_dtype(chip, request.dtype)
     check_named(images)
     far = comparing_board(request.on, chip) if request.on else None
     if request.on and chip:
@@ -121,7 +123,7 @@ def compare(
     on_board = board_plans(model, request, planned, report) if far else {}
     pictures = given_pictures(images, planned["onnx"], report)
     pictures = pictures or calibration_pictures(model, request, planned["onnx"], report)
-    commands = _commands(model, chip, options)
+    commands = _commands(model, chip, options, request.dtype)
     trial = _Trial(pictures, request.confidence, report, keeps=far is not None)
     ran, layered = [], []
     for runtime, runtime_plan in planned.items():
@@ -167,15 +169,29 @@ def compare(
     )
 
 
-def _commands(model: str, soc: str, options: str) -> dict[str, str]:
+def _check_dtype(soc: str, dtype: str | None) -> None:
+    """Raises RkzooError for a number format that the chip, which was named, does not have."""
+    able = chips()[soc].dtypes if soc else ()
+    if soc and dtype is not None and dtype not in able:
+        have = [name for name, chip in chips().items() if dtype in chip.dtypes]
+        raise RkzooError(
+            f"{soc} cannot be built for in {dtype}.",
+            f"It has {', '.join(able)}; {dtype} is for {', '.join(have)}.",
+            f"Use --soc {have[0]}, or --dtype {able[0]}.",
+        )
+
+
+def _commands(model: str, soc: str, options: str, dtype: str | None) -> dict[str, str]:
     """Suggested commands for this model, with the given options."""
     tail = f" {options}" if options else ""
     name = shlex.quote(model)
     return {
         "compare": f"rkzoo compare {name} --soc {soc}{tail}",
+        "convert": f"rkzoo convert {'MODEL' if is_built(model) else name} --soc {soc}{tail}",
         "tune": f"rkzoo tune {name} --soc {soc} --data SPEC{tail}",
         "inspect": f"rkzoo inspect {name} --image PICTURE",
-        "eval": f"rkzoo eval {name} --data SPEC --runtime simulator{tail}",
+        "eval": f"rkzoo eval {name} --data SPEC --runtime simulator{tail}"
+        + (f" --dtype {dtype}" if dtype else ""),
     }
 
 

@@ -389,6 +389,17 @@ def _four_bits(facts: Facts) -> str:
     )
 
 
+def _other_weights(facts: Facts) -> str:
+    convert = facts.command("convert")
+    calib = "" if "--calib " in convert else " --calib FOLDER"
+    if facts.algorithm != "normal":
+        return f"{convert} --dtype int8{calib}"
+    return (
+        f"{convert} --dtype w4a16 --algorithm gdq{calib}   (finds better weights with calibration "
+        "pictures, in minutes; or use --dtype int8)"
+    )
+
+
 def _few_pictures(facts: Facts) -> str:
     count = facts.calibrated
     if "int8" not in facts.degraded or count is None or count >= _FEW_PICTURES:
@@ -452,16 +463,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "four-bit-weights",
         _four_bits,
-        lambda f: (
-            "Convert it with --dtype int8"
-            + (
-                ", or with --algorithm gdq, which finds better weights with calibration pictures, "
-                "in minutes"
-                if f.algorithm == "normal"
-                else ""
-            )
-            + "."
-        ),
+        _other_weights,
     ),
     Rule("float16-off", _half, _inspect, last=True),
     Rule("few-pictures", _few_pictures, lambda f: "Give 20 to 100 pictures with --calib."),
