@@ -149,8 +149,7 @@ def _print_summary(conversions: list[ConversionResult]) -> None:
     from rkzoo.workflow.inference.inputs import input_kind_of_model
 
     if proof := conversions[0].proof:
-        boxes = f"boxes to {proof.box_px:.1e} px, " if proof.cells else ""
-        print(f"The cut equals the whole model: {boxes}scores to {proof.score:.1e}.")
+        print(f"The cut equals the whole model: {proof.words}.")
     rows = [
         (
             conversion.soc,

@@ -118,9 +118,7 @@ def _settled(prepared: Prepared, files: dict[str, Path]) -> SettledConversion:
     recipe, proof, picture = prepared.recipe, prepared.proof, prepared.ready.contract.picture
     head = "whole"
     if proof is not None:
-        boxes = f"boxes to {proof.box_px:.1e} px, " if proof.cells else ""
-        head = f"cut, equal to the whole: {boxes}scores to "
-        head += f"{proof.score:.1e}"
+        head = f"cut, equal to the whole: {proof.words}"
     installed = any(env.version == recipe.toolkit for env in environment.installed())
     unfit = None if installed else environment.unavailable(recipe.toolkit)
     if unfit is not None:

@@ -400,11 +400,11 @@ def _bare(ready: ResolvedModel) -> bool:
 def _proof(
     ready: ResolvedModel, graph: onnx.ModelProto, report: ProgressReporter
 ) -> EquivalenceReport | None:
-    recognition = ready.recognition
+    recognition, picture = ready.recognition, ready.contract.picture
     if recognition is not None and recognition.difference is not None:
-        return _arranged(recognition.difference, report)
-    if isinstance(ready.contract.head, VectorHead) and ready.contract.picture is not None:
-        verify_embedding(ready.original, graph, ready.contract.picture)
+        return arranged(recognition.difference, report)
+    if isinstance(ready.contract.head, VectorHead) and picture is not None:
+        return arranged(lambda: verify_embedding(ready.original, graph, picture), report)
     if not ready.is_cut or recognition is None or recognition.uncut is None:
         return None
     with report.task("Proving the cut equal to the whole graph"):
@@ -418,14 +418,20 @@ def _proof(
         )
 
 
-def _arranged(difference: Callable[[], float], report: ProgressReporter) -> EquivalenceReport:
-    """The proof of a graph that its recogniser arranged anew. Raises RkzooError."""
+def arranged(
+    difference: Callable[[], float | None], report: ProgressReporter
+) -> EquivalenceReport | None:
+    """The proof of a graph that was arranged anew or ends at its embedding, by how far its scores,
+    or numbers in shares of the largest, differ; None where it is the file's own. Raises
+    RkzooError."""
     with report.task("Proving the graph equal to the one in the file"):
         score = difference()
+    if score is None:
+        return None
     if not score <= _MAX_PROBABILITY:
         raise RkzooError(
             "The graph that would be built does not compute what the file computes.",
-            f"Their scores differ by {score:.1e}, on the same numbers in ONNX Runtime.",
+            f"Their outputs differ by {score:.1e}, on the same numbers in ONNX Runtime.",
             "Add --raw for plain tensors, and report the file.",
         )
     return EquivalenceReport(0.0, score, 2, 0, 1.0)
