@@ -81,7 +81,7 @@ def test_what_the_toolkit_takes_stays_as_it_is() -> None:
 def test_drawn_operators_answer_the_same(name: str, data: st.DataObject) -> None:
     model = DRAWN[name](data.draw)
     rewritten = rewrite(model)
-    assert name in [applied.name for applied in rewritten.applied]
+    assert name.partition(" of ")[0] in [applied.name for applied in rewritten.applied]
     assert not rewritten.left_out
     onnx.checker.check_model(rewritten.model, full_check=True)
     for ours, theirs in zip(answers(rewritten.model), answers(model), strict=True):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations, pairwise, permutations
+from math import prod
 
 import onnx
 
+from rkzoo.graph.lowering.rewrites.reductions import reduced_axes
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
 
 _MOST, _MANY = 4, 6
+_SHAPING = ("Reshape", "Unsqueeze")
 
 
 def fewer_dimensions(node: onnx.NodeProto, new: Writer) -> bool:
@@ -69,3 +73,89 @@ def windows(node: onnx.NodeProto, new: Writer) -> bool:
     at = new.add("Transpose", at, perm=[0, 2, 1, 3])
     new.reshape(at, [shape[axis] for axis in perm], to=node.output[0])
     return True
+
+
+def along_one_axis(node: onnx.NodeProto, new: Writer) -> bool:
+    """A softmax or a reduction of six dimensions and more, with those before and behind its axes
+    in one each."""
+    x, given = node.input[0], attributes(node)
+    shape, out = new.shape(x), new.shape(node.output[0])
+    if shape is None or out is None or len(shape) < _MANY or not all(shape) or not new.is_float(x):
+        return False
+    reduces = node.op_type.startswith("Reduce")
+    axes = reduced_axes(node, new) if reduces else (given.get("axis", -1) % len(shape),)
+    if not axes or list(axes) != list(range(axes[0], axes[-1] + 1)):
+        return False
+    folded = [
+        prod(shape[: axes[0]]),
+        prod(shape[axes[0] : axes[-1] + 1]),
+        prod(shape[axes[-1] + 1 :]),
+    ]
+    if folded[1] == 1:
+        return False
+    # The last axis is where the NPU looks for it.
+    folded, axis = ([1, *folded], 2) if folded[2] > 1 else ([1, 1, *folded[:2]], 3)
+    at = new.reshape(x, folded)
+    if not reduces:
+        at = new.add(node.op_type, at, axis=axis)
+    elif node.op_type == "ReduceSum" and new.opset >= 13:
+        at = new.add("ReduceSum", at, new.whole([axis]), keepdims=1)
+    elif new.opset >= 18:
+        at = new.add(node.op_type, at, new.whole([axis]), keepdims=1)
+    else:
+        at = new.add(node.op_type, at, axes=[axis], keepdims=1)
+    new.reshape(at, out, to=node.output[0])
+    return True
+
+
+def turned(node: onnx.NodeProto, new: Writer) -> bool:
+    """A transpose of six dimensions and more by as few as can be of four, and one of five that is
+    one of four: axes of one go, those that stay side by side are one."""
+    shape = new.shape(node.input[0])
+    if shape is None or len(shape) <= _MOST or not all(shape):
+        return False
+    perm = attributes(node).get("perm") or list(range(len(shape)))[::-1]
+    maker = new.view.producers.get(node.input[0])
+    if shape[0] == 1 and perm[0] == 0 and maker is not None and maker.op_type in _SHAPING:
+        return False  # parts of a picture, which the toolkit knows
+    groups: list[list[int]] = []
+    left = [axis for axis in range(len(shape)) if shape[axis] > 1]
+    for axis in (axis for axis in perm if shape[axis] > 1):
+        if groups and left.index(axis) == left.index(groups[-1][-1]) + 1:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    if len(shape) < _MANY and (len(groups) > _MOST or shape[0] == 1):
+        return False
+    sizes = {group[0]: prod(shape[axis] for axis in group) for group in groups}
+    wanted = tuple(group[0] for group in groups)
+    at, order = node.input[0], tuple(sorted(wanted))
+    for blocks, turn in _turns(order, wanted):
+        lengths = [prod(sizes[axis] for axis in block) for block in blocks]
+        at = new.reshape(at, [1] * (_MOST - len(lengths)) + lengths)
+        missing = _MOST - len(lengths)
+        at = new.add("Transpose", at, perm=[*range(missing), *(i + missing for i in turn)])
+    new.reshape(at, [shape[axis] for axis in perm], to=node.output[0])
+    return True
+
+
+_Turn = tuple[list[tuple[int, ...]], tuple[int, ...]]
+
+
+def _turns(order: tuple[int, ...], wanted: tuple[int, ...]) -> list[_Turn]:
+    """The fewest exchanges of at most four blocks of neighbours that bring axes in an order."""
+    ways: dict[tuple[int, ...], list[_Turn]] = {order: []}
+    todo = [order]
+    for now in todo:
+        if now == wanted:
+            break
+        count = min(_MOST, len(now))
+        for cuts in combinations(range(1, len(now)), count - 1):
+            ends = (0, *cuts, len(now))
+            blocks = [now[a:b] for a, b in pairwise(ends)]
+            for turn in permutations(range(count)):
+                then = tuple(axis for place in turn for axis in blocks[place])
+                if then not in ways:
+                    ways[then] = [*ways[now], (blocks, turn)]
+                    todo.append(then)
+    return ways[wanted]
