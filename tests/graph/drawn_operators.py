@@ -138,6 +138,17 @@ def along_one_axis(draw: Draw) -> onnx.ModelProto:
     return graph([of(operator, "x", "a", keepdims=keep)], shape, [stored("a", axes)])
 
 
+def each_number(draw: Draw) -> onnx.ModelProto:
+    shape = [draw(st.integers(2, 3)) for _ in range(draw(st.integers(5, 6)))]
+    operator = draw(st.sampled_from(["Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu"]))
+    perm = draw(st.permutations(range(len(shape))))
+    if draw(st.booleans()):
+        nodes = [helper.make_node(operator, ["x"], ["a"]), of("Transpose", "a", perm=perm)]
+    else:
+        nodes = [helper.make_node("Transpose", ["x"], ["a"], perm=perm), of(operator, "a")]
+    return graph(nodes, shape)
+
+
 def long_short(draw: Draw) -> tuple[dict[str, Any], tuple[int, ...], list[Any], list[str]]:
     """Attributes, shape, weights and names of inputs of an LSTM."""
     direction = draw(st.sampled_from(["forward", "reverse", "bidirectional"]))
@@ -350,6 +361,7 @@ DRAWN: dict[str, Callable[[Draw], onnx.ModelProto]] = {
     "in-space": resized_in_space,
     "over-a-map": over_a_map,
     "along-one-axis": along_one_axis,
+    "each-number": each_number,
     "steps": steps,
     "cell-beside-state": cell_beside_state,
     "mean-of-what-is-there": average,

@@ -15,6 +15,7 @@ from onnx import helper
 from tiny_operators import REWRITTEN, behind_conv, one, recurrent, stored, weights
 from tiny_operators import model as tiny_model
 
+from rkzoo.graph.lowering.checks import stops
 from rkzoo.graph.lowering.rewrites import rule
 from rkzoo.graph.lowering.rewrites.rewriting import rewrite
 from rkzoo.graph.lowering.rewrites.rule import Rewrite, Writer, each
@@ -202,3 +203,14 @@ def test_places_beyond_a_tensor_are_no_traceback() -> None:
 def test_a_node_without_what_it_needs_is_left_alone() -> None:
     model = behind_conv([helper.make_node("SpaceToDepth", ["c"], ["y"])], ["y"], [])
     assert not rewrite(model, proved=False).applied
+
+
+def test_a_long_lstm_with_peepholes_is_refused_by_name() -> None:
+    """Written out it would be thousands of operators."""
+    kept = [weights("W", 1, 16, 3), weights("R", 1, 16, 4), weights("P", 1, 12)]
+    node = helper.make_node("LSTM", ["x", "W", "R", "", "", "", "", "P"], ["y"], "l", hidden_size=4)
+    long = tiny_model([node], {"x": (65, 1, 3)}, ["y"], kept)
+    # Its bias of zeros is added, no more.
+    assert [stop.operator for stop in stops(rewrite(long).model)] == ["LSTM"]
+    short = tiny_model([node], {"x": (64, 1, 3)}, ["y"], kept)
+    assert stops(rewrite(short).model) == ()

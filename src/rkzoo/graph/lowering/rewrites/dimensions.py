@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations, pairwise, permutations
 from math import prod
 
 import onnx
@@ -13,7 +12,6 @@ from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
 
 _MOST, _MANY = 4, 6
-_SHAPING = ("Reshape", "Unsqueeze")
 
 
 def fewer_dimensions(node: onnx.NodeProto, new: Writer) -> bool:
@@ -108,54 +106,20 @@ def along_one_axis(node: onnx.NodeProto, new: Writer) -> bool:
     return True
 
 
-def turned(node: onnx.NodeProto, new: Writer) -> bool:
-    """A transpose of six dimensions and more by as few as can be of four, and one of five that is
-    one of four: axes of one go, those that stay side by side are one."""
-    shape = new.shape(node.input[0])
-    if shape is None or len(shape) <= _MOST or not all(shape):
+def each_number(node: onnx.NodeProto, new: Writer) -> bool:
+    """An activation of five dimensions and more next to a transpose, over two: the toolkit moves
+    the one past the other without end. It does not with five, of which the first is one."""
+    x, result = node.input[0], node.output[0]
+    shape = new.shape(x)
+    if shape is None or len(shape) <= _MOST or not all(shape) or not new.is_float(x):
         return False
-    perm = attributes(node).get("perm") or list(range(len(shape)))[::-1]
-    maker = new.view.producers.get(node.input[0])
-    if shape[0] == 1 and perm[0] == 0 and maker is not None and maker.op_type in _SHAPING:
-        return False  # parts of a picture, which the toolkit knows
-    groups: list[list[int]] = []
-    left = [axis for axis in range(len(shape)) if shape[axis] > 1]
-    for axis in (axis for axis in perm if shape[axis] > 1):
-        if groups and left.index(axis) == left.index(groups[-1][-1]) + 1:
-            groups[-1].append(axis)
-        else:
-            groups.append([axis])
-    if len(shape) < _MANY and (len(groups) > _MOST or shape[0] == 1):
+    if len(shape) < _MANY and shape[0] == 1:
         return False
-    sizes = {group[0]: prod(shape[axis] for axis in group) for group in groups}
-    wanted = tuple(group[0] for group in groups)
-    at, order = node.input[0], tuple(sorted(wanted))
-    for blocks, turn in _turns(order, wanted):
-        lengths = [prod(sizes[axis] for axis in block) for block in blocks]
-        at = new.reshape(at, [1] * (_MOST - len(lengths)) + lengths)
-        missing = _MOST - len(lengths)
-        at = new.add("Transpose", at, perm=[*range(missing), *(i + missing for i in turn)])
-    new.reshape(at, [shape[axis] for axis in perm], to=node.output[0])
+    beside = [*new.view.consumers.get(result, []), new.view.producers.get(x)]
+    if all(other is None or other.op_type != "Transpose" for other in beside):
+        return False
+    at = new.reshape(x, [1, 1, prod(shape[:-1]), shape[-1]])
+    copy = new.copy(node)
+    copy.input[0], copy.output[0] = at, f"{result}_folded"
+    new.add("Reshape", copy.output[0], new.whole(shape), to=result)
     return True
-
-
-_Turn = tuple[list[tuple[int, ...]], tuple[int, ...]]
-
-
-def _turns(order: tuple[int, ...], wanted: tuple[int, ...]) -> list[_Turn]:
-    """The fewest exchanges of at most four blocks of neighbours that bring axes in an order."""
-    ways: dict[tuple[int, ...], list[_Turn]] = {order: []}
-    todo = [order]
-    for now in todo:
-        if now == wanted:
-            break
-        count = min(_MOST, len(now))
-        for cuts in combinations(range(1, len(now)), count - 1):
-            ends = (0, *cuts, len(now))
-            blocks = [now[a:b] for a, b in pairwise(ends)]
-            for turn in permutations(range(count)):
-                then = tuple(axis for place in turn for axis in blocks[place])
-                if then not in ways:
-                    ways[then] = [*ways[now], (blocks, turn)]
-                    todo.append(then)
-    return ways[wanted]

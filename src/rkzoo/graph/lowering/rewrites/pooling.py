@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,10 +26,13 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
     kernel = given["kernel_shape"]
     strides = given.get("strides", [1] * 3)
     pads, ceil = given.get("pads", [0] * 6), given.get("ceil_mode", 0)
-    counted = {name: given[name] for name in ("count_include_pad",) if name in given}
+    counted: dict[str, Any] = {
+        name: given[name] for name in ("count_include_pad",) if name in given
+    }
     if node.op_type == "AveragePool" and not any(pads) and not ceil:
         return False
-    spaced = {name: given[name] for name in ("dilations",) if name in given}
+    # AveragePool takes dilations in newer opsets only.
+    spaced: dict[str, Any] = {name: given[name] for name in ("dilations",) if name in given}
     batch, channels, depth, height, width = shape
     at = new.reshape(node.input[0], [batch, channels * depth, height, width])
     alone = kernel[0] == 1 and not pads[0] and not pads[3]

@@ -35,8 +35,11 @@ def _of(operators: str, rule: Rule, form: str, why: str, chips: tuple[str, ...] 
 
 
 _CRASH = "the toolkit crashes on it"
+_ACTIVATIONS = (
+    "Relu LeakyRelu Elu Sigmoid HardSigmoid HardSwish Tanh Softplus Erf Exp Sqrt Abs Neg Clip"
+)
 _LOST = "the toolkit loses its last cell"
-_ENDLESS = "the toolkit does not come to an end with some of them"
+_ENDLESS = "the toolkit does not come to an end with it beside a transpose"
 _FUSION = "the toolkit's fusion of attention crashes on some of them"
 _UNKNOWN = "the toolkit does not know it"
 _FLAT = "the compiler has the processor flatten the map before it"
@@ -104,7 +107,7 @@ REWRITES: tuple[Rewrite, ...] = (
         _CRASH,
     ),
     _of("Transpose", dimensions.windows, "one of four dimensions", "its numbers come out wrong"),
-    _of("Transpose", dimensions.turned, "some of four dimensions", _ENDLESS),
+    _of(_ACTIVATIONS, dimensions.each_number, "one of four dimensions", _ENDLESS),
     _of("Gemm", dense.dense, "a convolution of the whole map", _FLAT, _FLATTENS),
     Rewrite(
         "twins",
