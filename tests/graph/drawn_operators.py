@@ -127,14 +127,14 @@ def over_a_map(draw: Draw) -> onnx.ModelProto:
 def along_one_axis(draw: Draw) -> onnx.ModelProto:
     shape = [draw(st.integers(2, 3)) for _ in range(6)]
     axis = draw(st.integers(-6, 5))
-    operator = draw(st.sampled_from(["Softmax", "LogSoftmax", "ReduceSum", "ReduceMax"]))
-    if "Softmax" in operator:
+    operator = draw(st.sampled_from(["Softmax", "ReduceSum"]))
+    if operator == "Softmax":
         return graph([of(operator, axis=axis)], shape)
     first = axis % 6
     axes = [first, first + 1][: draw(st.integers(1, 2))] if first < 5 else [axis]
     keep = draw(st.integers(0, 1))
-    if operator == "ReduceMax":
-        return graph([of(operator, axes=axes, keepdims=keep)], shape, opset=13)
+    if draw(st.booleans()):
+        return graph([of(operator, axes=axes, keepdims=keep)], shape, opset=12)
     return graph([of(operator, "x", "a", keepdims=keep)], shape, [stored("a", axes)])
 
 

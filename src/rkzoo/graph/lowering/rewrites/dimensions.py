@@ -74,13 +74,13 @@ def windows(node: onnx.NodeProto, new: Writer) -> bool:
 
 
 def along_one_axis(node: onnx.NodeProto, new: Writer) -> bool:
-    """A softmax or a reduction of six dimensions and more, with those before and behind its axes
+    """A softmax or a sum of six dimensions and more, with those before and behind its axes
     in one each."""
     x, given = node.input[0], attributes(node)
     shape, out = new.shape(x), new.shape(node.output[0])
     if shape is None or out is None or len(shape) < _MANY or not all(shape) or not new.is_float(x):
         return False
-    reduces = node.op_type.startswith("Reduce")
+    reduces = node.op_type == "ReduceSum"
     axes = reduced_axes(node, new) if reduces else (given.get("axis", -1) % len(shape),)
     if not axes or list(axes) != list(range(axes[0], axes[-1] + 1)):
         return False
@@ -95,13 +95,11 @@ def along_one_axis(node: onnx.NodeProto, new: Writer) -> bool:
     folded, axis = ([1, *folded], 2) if folded[2] > 1 else ([1, 1, *folded[:2]], 3)
     at = new.reshape(x, folded)
     if not reduces:
-        at = new.add(node.op_type, at, axis=axis)
-    elif node.op_type == "ReduceSum" and new.opset >= 13:
+        at = new.add("Softmax", at, axis=axis)
+    elif new.opset >= 13:
         at = new.add("ReduceSum", at, new.whole([axis]), keepdims=1)
-    elif new.opset >= 18:
-        at = new.add(node.op_type, at, new.whole([axis]), keepdims=1)
     else:
-        at = new.add(node.op_type, at, axes=[axis], keepdims=1)
+        at = new.add("ReduceSum", at, axes=[axis], keepdims=1)
     new.reshape(at, out, to=node.output[0])
     return True
 

@@ -32,7 +32,9 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
     if node.op_type == "AveragePool" and not any(pads) and not ceil:
         return False
     # AveragePool takes dilations in newer opsets only.
-    spaced: dict[str, Any] = {name: given[name] for name in ("dilations",) if name in given}
+    flat, deep = dict(counted), dict(counted)
+    if "dilations" in given:
+        flat["dilations"], deep["dilations"] = given["dilations"][1:], [given["dilations"][0], 1]
     batch, channels, depth, height, width = shape
     at = new.reshape(node.input[0], [batch, channels * depth, height, width])
     alone = kernel[0] == 1 and not pads[0] and not pads[3]
@@ -48,8 +50,7 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
         strides=strides[1:],
         pads=[*pads[1:3], *pads[4:]],
         ceil_mode=ceil,
-        **counted,
-        **{name: value[1:] for name, value in spaced.items()},
+        **flat,
     )
     if not alone:
         at = new.reshape(at, [batch, channels, depth, out[3] * out[4]])
@@ -60,8 +61,7 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
             strides=[strides[0], 1],
             pads=[pads[0], 0, pads[3], 0],
             ceil_mode=ceil,
-            **counted,
-            **{name: [value[0], 1] for name, value in spaced.items()},
+            **deep,
         )
     new.reshape(at, out, to=node.output[0])
     return True

@@ -101,7 +101,7 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("GridSample", indexing.fixed_grid, "a matrix product", _PROCESSOR),
     _of("Add Sub Mul Div", dimensions.fewer_dimensions, "one of four dimensions", _PROCESSOR),
     _of(
-        "Softmax LogSoftmax ReduceSum ReduceMean ReduceMax ReduceMin",
+        "Softmax ReduceSum",
         dimensions.along_one_axis,
         "one of four dimensions",
         _CRASH,
