@@ -622,6 +622,11 @@ _ADVICE = (
         " calibration pictures.",
     ),
     (
+        r"Integer (modulo|division) by zero",
+        "The toolkit tries a model with numbers of its own: keep zeros from the divisor of whole"
+        " numbers, for example with Max(divisor, 1), and export it again.",
+    ),
+    (
         r"Invalid operands name",
         "Name only tensors that the quantised model has; the toolkit renames and merges some.",
     ),

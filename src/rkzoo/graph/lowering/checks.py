@@ -89,6 +89,13 @@ class Stop:
     outputs: tuple[str, ...]
 
 
+def _peeps(node: onnx.NodeProto) -> bool:
+    """Whether it is an LSTM with peepholes or coupled gates, on which the toolkit crashes; of few
+    steps they are rewritten (`rewrites/recurrent.py`)."""
+    coupled = any(given.name == "input_forget" and given.i for given in node.attribute)
+    return node.op_type == "LSTM" and (coupled or any(node.input[7:8]))
+
+
 def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
     """What the toolkit refuses in a graph, the first node of each operator, or leaves out of it."""
     graph = model.graph
@@ -101,10 +108,11 @@ def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
         reads = dict.fromkeys((*node.input, *sorted(captured_by(node))))
         if flowing & reads.keys():
             flowing.update(node.output)
-        if node.op_type in _REFUSED or behind & reads.keys():
+        refused = node.op_type in _REFUSED or _peeps(node)
+        if refused or behind & reads.keys():
             behind.update(node.output)
             ends |= dict.fromkeys(name for name in reads if name in flowing - behind)
-        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in found):
+        if refused and all(node.op_type != operator for _, operator in found):
             found.append((node.name or node.output[0], node.op_type))
     inputs = {info.name for info in graph.input}
     names = [info.name for info in graph.output]

@@ -327,6 +327,11 @@ def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Proble
         else:
             what = f"The toolkit refuses the operator {stop.operator} ({stop.where})."
             why = "It takes no branches, no loops, and nothing whose shape depends on the numbers."
+            if stop.operator == "LSTM":
+                why = (
+                    "It crashes on peepholes (P) and on input_forget, which rkzoo writes out for "
+                    "at most 64 steps."
+                )
         problems.append(checks.Problem(what, why, fix))
     return problems
 
