@@ -19,6 +19,7 @@ from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
+from rkzoo.graph.lowering.custom import uncarried, with_custom_operators
 from rkzoo.graph.lowering.cut_head import bounded_away, keep_head
 from rkzoo.graph.lowering.rewrites.rewriting import AppliedRewrite, Rewritten, drawn, rewrite
 from rkzoo.graph.lowering.verify import (
@@ -69,11 +70,15 @@ _MAX_PROBABILITY = 1e-4
 _W4A16_METHOD: Method = "group32"
 
 
+_TAKES_CUSTOM = "librknnrt.so"  # librknnmrt 2.3.2 of the small chips does not export it
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds, where it takes
     `size` bytes. `outputs` are the names of those of the graph, `samples` counts what calibrates
-    it, `parameters` its weights. `rewritten` are operators that became others for the toolkit."""
+    it, `parameters` its weights. `rewritten` are operators that became others for the toolkit; those
+    that no part of it computes stand in the recipe."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -129,7 +134,9 @@ def prepare(
         )
     kept = ready.graph()
     rewritten = rewritten_for(ready, kept, socs, report)
-    graph = rewritten.model
+    graph, custom = with_custom_operators(rewritten.model)
+    for operator in custom:
+        report.note(f"warning: {operator.sentence()}")
     summary = summarise(graph)
     shapes = {
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
@@ -155,13 +162,16 @@ def prepare(
         scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None
         else (),
+        custom=custom,
         **(_numbers(ready, dtype) if dtype != "fp16" and own is None else {}),
     )
     calibrates = is_calibrated(recipe)
     # Of the graph as it goes to the toolkit: a cut may have freed an output.
     cut = quantization_info(graph) if own is not None else None
     samples = len(pictures) if pictures and calibrates else 0
-    problems = dict.fromkeys(_stopped(ready, graph))
+    problems = dict.fromkeys(
+        (*_stopped(ready, graph), *_without_kernel(ready, rewritten.model, graph, socs))
+    )
     for soc in socs:
         found = checks.check(
             recipe=msgspec.structs.replace(recipe, soc=soc),
@@ -320,6 +330,28 @@ def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Proble
         else:
             what = f"The toolkit refuses the operator {stop.operator} ({stop.where})."
             why = "It takes no branches, no loops, and nothing whose shape depends on the numbers."
+        problems.append(checks.Problem(what, why, fix))
+    return problems
+
+
+def _without_kernel(
+    ready: ResolvedModel, before: onnx.ModelProto, graph: onnx.ModelProto, socs: Sequence[str]
+) -> list[checks.Problem]:
+    """Operators that nothing computes on one of these chips: `graph` is the model with custom
+    operators, `before` without."""
+    there = {name for node in ready.original.graph.node for name in node.output}
+    small = [soc for soc in socs if chips()[soc].runtime != _TAKES_CUSTOM]
+    why = "RKNN-Toolkit2 has no kernel for it, and rkzoo cannot carry it as a custom operator."
+    nodes = uncarried(graph)
+    if small:
+        why = f"RKNN-Toolkit2 has no kernel for it, and the library of {', '.join(small)} takes no custom operators."
+        nodes = uncarried(before)
+    first = {node.op_type: node for node in reversed(nodes)}
+    problems = []
+    for operator, node in first.items():
+        ends = [name for name in node.input if name in there]
+        fix = end_before(ready, ends) if ends else "Export the model without it."
+        what = f"Nothing computes the operator {operator} ({node.name or node.output[0]})."
         problems.append(checks.Problem(what, why, fix))
     return problems
 
