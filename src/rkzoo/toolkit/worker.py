@@ -135,15 +135,14 @@ class Jobs:
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
         "batch": how many samples the built model takes at once.
         "config": further arguments of RKNN.config. "calibration": a folder with
-        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
-        with its own scales; with "unused_calibration" it is quantised all the same, by nothing that
-        it saw. "auto_hybrid": whether the toolkit looks itself for tensors that
-        stay in float16. "float_layers": such that were chosen. "scores": outputs that are
-        scores in 0..1, and are stored so, whatever calibration saw. "custom": a list of {type,
-        model}, custom operators and the ONNX model (base64) that computes each. "keep": whether a later build
-        shall do without calibrating; "kept": a folder with what an earlier one left for that, or
-        null. Answers what calibration saw as "seen", the highest number of each, and as "files"
-        what it left.
+        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or with
+        its own scales; with "unused_calibration" it is quantised all the same, by nothing that it
+        saw. "auto_hybrid": whether the toolkit looks itself for tensors that stay in float16.
+        "float_layers": such that were chosen. "scores": outputs that are scores in 0..1, and are
+        stored so, whatever calibration saw. "custom": a list of {type, model}, custom operators and
+        the ONNX model (base64) that computes each. "keep": whether a later build shall do without
+        calibrating; "kept": a folder with what an earlier one left for that, or null. Answers what
+        calibration saw as "seen", the highest number of each, and as "files" what it left.
         """
         model: Any = None
         seen: dict[str, float] = {}

@@ -17,16 +17,18 @@ from rkzoo.contract.custom_operator import MARK, CustomOperator
 from rkzoo.graph.onnx.view import MAX_IR, GraphView, graph_view
 
 # Each was built alone in float16 for rk3588 with toolkit 2.5.0, whose log has "No lowering found"
-# for it (Celu apart, which is rewritten, and Bernoulli, which is drawn by chance).
-UNLOWERED = frozenset(
-    "Acos Acosh Asin Asinh Atanh Ceil Compress Cosh Det GlobalLpPool IsInf IsNaN LpPool "
-    "MeanVarianceNormalization Or ReduceL1 ReduceLogSum ReduceProd ReduceSumSquare "
-    "ScatterElements Shrink Sinh Tan Xor".split()
-)
+# for it. Selu, Softsign and Trilu are rewritten where they can be; Celu always is, and Bernoulli is
+# drawn by chance.
+UNLOWERED = frozenset((
+    "Acos", "Acosh", "Asin", "Asinh", "Atanh", "Ceil", "Compress", "Cosh", "Det",
+    "GlobalLpPool", "IsInf", "IsNaN", "LpPool", "MeanVarianceNormalization", "Or", "ReduceL1",
+    "ReduceLogSum", "ReduceProd", "ReduceSumSquare", "ScatterElements", "Selu", "Shrink",
+    "Sign", "Sinh", "Softsign", "Tan", "Trilu", "Xor",
+))  # fmt: skip
 """ONNX operators without a kernel, on the NPU or the processor."""
 
 # What both the simulator and the library hand over as it is.
-_TYPES = (TensorProto.FLOAT, TensorProto.BOOL)
+_TYPES = (TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64)
 _MOST_STORED = 1 << 20  # bytes of weights that one may bring along: they go into the sidecar
 
 
@@ -86,7 +88,8 @@ def _alone(node: onnx.NodeProto, view: GraphView) -> tuple[list[str], bytes] | N
     if not fed or not types <= {*_TYPES} or sum(v.nbytes for _, v in weights) > _MOST_STORED:
         return None
     names = {name: f"stored{place}" for place, (name, _) in enumerate(weights)}
-    inputs, info = [], []
+    inputs: list[str] = []
+    info: list[onnx.ValueInfoProto] = []
     for name in node.input:
         if name in fed:
             inputs.append(f"input{len(info)}")

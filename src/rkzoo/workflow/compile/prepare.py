@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.contract.custom_operator import CustomOperator
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import BoxHead, Contract, TensorsHead
@@ -77,8 +78,7 @@ _TAKES_CUSTOM = "librknnrt.so"  # librknnmrt 2.3.2 of the small chips does not e
 class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds, where it takes
     `size` bytes. `outputs` are the names of those of the graph, `samples` counts what calibrates
-    it, `parameters` its weights. `rewritten` are operators that became others for the toolkit; those
-    that no part of it computes stand in the recipe."""
+    it, `parameters` its weights. `rewritten` are operators that became others for the toolkit."""
 
     ready: ResolvedModel
     recipe: Recipe
@@ -134,9 +134,7 @@ def prepare(
         )
     kept = ready.graph()
     rewritten = rewritten_for(ready, kept, socs, report)
-    graph, custom = with_custom_operators(rewritten.model)
-    for operator in custom:
-        report.note(f"warning: {operator.sentence()}")
+    graph, custom = _carried(rewritten.model, report)
     summary = summarise(graph)
     shapes = {
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
@@ -334,6 +332,16 @@ def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Proble
     return problems
 
 
+def _carried(
+    graph: onnx.ModelProto, report: ProgressReporter
+) -> tuple[onnx.ModelProto, tuple[CustomOperator, ...]]:
+    """A graph with custom operators for what has no kernel, which are told."""
+    graph, custom = with_custom_operators(graph)
+    for operator in custom:
+        report.note(f"warning: {operator.sentence()}")
+    return graph, custom
+
+
 def _without_kernel(
     ready: ResolvedModel, before: onnx.ModelProto, graph: onnx.ModelProto, socs: Sequence[str]
 ) -> list[checks.Problem]:
@@ -341,12 +349,14 @@ def _without_kernel(
     operators, `before` without."""
     there = {name for node in ready.original.graph.node for name in node.output}
     small = [soc for soc in socs if chips()[soc].runtime != _TAKES_CUSTOM]
-    why = "RKNN-Toolkit2 has no kernel for it, and rkzoo cannot carry it as a custom operator."
-    nodes = uncarried(graph)
+    nodes, other = uncarried(graph), "rkzoo cannot carry it as a custom operator"
     if small:
-        why = f"RKNN-Toolkit2 has no kernel for it, and the library of {', '.join(small)} takes no custom operators."
         nodes = uncarried(before)
-    first = {node.op_type: node for node in reversed(nodes)}
+        other = f"the library of {', '.join(small)} takes no custom operators"
+    why = f"RKNN-Toolkit2 has no kernel for it, and {other}."
+    first: dict[str, onnx.NodeProto] = {}
+    for node in nodes:
+        first.setdefault(node.op_type, node)
     problems = []
     for operator, node in first.items():
         ends = [name for name in node.input if name in there]
