@@ -17,10 +17,10 @@ from rkzoo.contract.custom_operator import MARK, CustomOperator
 from rkzoo.graph.onnx.view import MAX_IR, GraphView, graph_view
 
 # Each was built alone in float16 for rk3588 with toolkit 2.5.0, whose log has "No lowering found"
-# for it. Selu, Softsign and Trilu are rewritten where they can be; Celu always is, and Bernoulli is
-# drawn by chance.
+# for it. Selu, Softsign and Trilu are rewritten where they can be; Celu always is; of Compress the
+# shape is not known, and Bernoulli is drawn by chance.
 UNLOWERED = frozenset((
-    "Acos", "Acosh", "Asin", "Asinh", "Atanh", "Ceil", "Compress", "Cosh", "Det",
+    "Acos", "Acosh", "Asin", "Asinh", "Atanh", "Ceil", "Cosh", "Det",
     "GlobalLpPool", "IsInf", "IsNaN", "LpPool", "MeanVarianceNormalization", "Or", "ReduceL1",
     "ReduceLogSum", "ReduceProd", "ReduceSumSquare", "ScatterElements", "Selu", "Shrink",
     "Sign", "Sinh", "Softsign", "Tan", "Trilu", "Xor",
@@ -84,7 +84,9 @@ def _alone(node: onnx.NodeProto, view: GraphView) -> tuple[list[str], bytes] | N
     stored = {name: view.constant(name) for name in node.input if name}
     fed = [name for name in node.input if name and stored[name] is None]
     weights = [(name, value) for name, value in stored.items() if value is not None]
-    types = {view.dtypes.get(name) for name in (*fed, *node.output)}
+    types = {view.dtypes.get(name) for name in fed}
+    # Of an operator that is a function inference does not know them.
+    types |= {view.dtypes.get(name, TensorProto.FLOAT) for name in node.output}
     if not fed or not types <= {*_TYPES} or sum(v.nbytes for _, v in weights) > _MOST_STORED:
         return None
     names = {name: f"stored{place}" for place, (name, _) in enumerate(weights)}
@@ -110,10 +112,7 @@ def _alone(node: onnx.NodeProto, view: GraphView) -> tuple[list[str], bytes] | N
         [copy],
         "alone",
         info,
-        [
-            helper.make_tensor_value_info(made, view.dtypes[name], None)
-            for made, name in zip(outputs, node.output, strict=True)
-        ],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
         [numpy_helper.from_array(np.asarray(value), names[name]) for name, value in weights],
     )
     made = onnx.ModelProto(ir_version=min(view.model.ir_version, MAX_IR), graph=graph)
