@@ -44,7 +44,7 @@ def with_sidecar(folder: Path, *custom: CustomOperator) -> Path:
     path = folder / "model.rknn"
     path.write_bytes(b"RKNN")
     contract = Contract(
-        family="plain tensors", head=TensorsHead(picture="x"), input=ImageInput(size=(8, 8))
+        family="plain tensors", head=TensorsHead(picture="x"), picture=ImageInput(size=(8, 8))
     )
     recipe = Recipe(soc="rk3588", dtype="fp16", inputs=(InputPlan(name="x", shape=(1, 3, 8, 8)),))
     beside = Sidecar(
