@@ -71,9 +71,6 @@ _MAX_PROBABILITY = 1e-4
 _W4A16_METHOD: Method = "group32"
 
 
-_TAKES_CUSTOM = "librknnrt.so"  # librknnmrt 2.3.2 of the small chips does not export it
-
-
 @dataclass(frozen=True)
 class Prepared:
     """Everything the toolkit needs, checked; `key` finds it in the cache of builds, where it takes
@@ -348,7 +345,7 @@ def _without_kernel(
     """Operators that nothing computes on one of these chips: `graph` is the model with custom
     operators, `before` without."""
     there = {name for node in ready.original.graph.node for name in node.output}
-    small = [soc for soc in socs if chips()[soc].runtime != _TAKES_CUSTOM]
+    small = [soc for soc in socs if not chips()[soc].takes_custom]
     nodes, other = uncarried(graph), "rkzoo cannot carry it as a custom operator"
     if small:
         nodes = uncarried(before)
