@@ -12,7 +12,11 @@ import onnxruntime
 import pytest
 from tiny_custom import SHAPE, without_kernel
 
+from npu_standin import build
+from npu_standin.custom import NUMBERS, hand_over, handed_back
+from npu_standin.recording import In, Out, Recording
 from rkzoo.errors import RkzooError
+from rkzoo.files import sha256_of
 from rkzoo.graph.lowering.custom import UNLOWERED, with_custom_operators
 from rkzoo.graph.lowering.rewrites.rewriting import rewrite
 from rkzoo.progress import SILENT
@@ -23,6 +27,7 @@ from rkzoo.toolkit.recipe import InputPlan, Recipe, Sidecar
 from rkzoo.workflow.comparison.inspect import inspect
 from rkzoo.workflow.compile.convert import convert
 from rkzoo.workflow.compile.prepare import prepare
+from rkzoo.workflow.inference.board import BoardBackend, open_npu
 from rkzoo.workflow.request.models import find_model
 from rkzoo.workflow.request.request import Request
 
@@ -163,3 +168,36 @@ def test_from_onnx_to_rknn_and_the_simulator(dtype: str, tmp_path: Path) -> None
         if spec.scale is not None:
             values = (values - spec.zero_point) * spec.scale
         assert cosine(values, wanted) > (0.999 if dtype == "int8" else 0.99999)
+
+
+@pytest.mark.toolkit
+def test_a_board_registers_what_the_file_beside_it_holds(tmp_path: Path) -> None:
+    """A real .rknn on the stand-in, which plays its outputs back, and has the operator computed."""
+    (done,) = convert(
+        str(file_of(tmp_path, "Det")), "rk3588", request("fp16"), output=tmp_path / "out.rknn"
+    )
+    library = build.compiled(tmp_path)
+    recording = Recording([In("images", (1, 16, 24, 3))], [Out("y", (1, 7), "float32")])
+    shown = np.zeros((1, 16, 24, 3), np.uint8)
+    recording.answer([shown], [np.zeros((1, 7), np.float32)])
+    done.rknn.write_bytes(recording.bytes(done.rknn.read_bytes()))
+    sidecar = msgspec.json.decode(done.sidecar.read_bytes(), type=Sidecar)
+    beside = msgspec.structs.replace(sidecar, rknn=sha256_of(done.rknn))
+    done.sidecar.write_bytes(msgspec.json.encode(beside))
+    model = BoardBackend(done.rknn, str(library))
+    with open_npu(model, layout="plain", picture=True) as session:
+        hand_over(library)
+        session.run([shown])
+        wanted = np.linalg.det(NUMBERS[0])
+        np.testing.assert_allclose(handed_back(library), wanted, rtol=1e-6)
+        # Another one of the same file, as a worker has.
+        with open_npu(model, layout="plain", picture=True) as other:
+            other.run([shown])
+    old = build.compiled(tmp_path, "-DSTANDIN_OLD", name="librknnrt-old.so")
+    with pytest.raises(RkzooError, match="cannot run here") as error:
+        open_npu(BoardBackend(done.rknn, str(old)), layout="plain", picture=True)
+    assert "takes no custom operators" in error.value.why
+    done.sidecar.unlink()
+    with pytest.raises(RkzooError, match="cannot run here") as error:
+        open_npu(model, layout="plain", picture=True)
+    assert "out.rknn.json" in error.value.why
