@@ -385,6 +385,7 @@ class ToolkitProcess(Closeable):
             "auto_hybrid": calibrated and recipe.auto_hybrid,
             "float_layers": list(recipe.float_layers) if calibrated else [],
             "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
+            "custom": msgspec.to_builtins(recipe.custom),
         }
 
     def _build(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from rkzoo.contract.custom_operator import CustomOperator
 from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import StrictStruct
 
@@ -82,6 +83,7 @@ class Recipe(StrictStruct, frozen=True):
         compute_order: In which order it computes branches, likewise.
         scores: Outputs that are scores in 0..1, whose range is set so whatever calibration saw of
             them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
+        custom: Operators of the graph that whoever runs the model computes.
     """
 
     soc: str
@@ -99,6 +101,7 @@ class Recipe(StrictStruct, frozen=True):
     memory_plan: MemoryPlan = "BestFit"
     compute_order: ComputeOrder = "WidthFirst"
     scores: tuple[str, ...] = ()
+    custom: tuple[CustomOperator, ...] = ()
 
 
 class Source(StrictStruct, frozen=True):

@@ -13,6 +13,7 @@ parent. Descriptors 1 and 2 are the log, opened by the parent.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import hashlib
@@ -135,14 +136,14 @@ class Jobs:
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
         "batch": how many samples the built model takes at once.
         "config": further arguments of RKNN.config. "calibration": a folder with
-        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
-        with its own scales; with "unused_calibration" it is quantised all the same, by nothing that
-        it saw. "auto_hybrid": whether the toolkit looks itself for tensors that
-        stay in float16. "float_layers": such that were chosen. "scores": outputs that are
-        scores in 0..1, and are stored so, whatever calibration saw. "keep": whether a later build
-        shall do without calibrating; "kept": a folder with what an earlier one left for that, or
-        null. Answers what calibration saw as "seen", the highest number of each, and as "files"
-        what it left.
+        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or with
+        its own scales; with "unused_calibration" it is quantised all the same, by nothing that it
+        saw. "auto_hybrid": whether the toolkit looks itself for tensors that stay in float16.
+        "float_layers": such that were chosen. "scores": outputs that are scores in 0..1, and are
+        stored so, whatever calibration saw. "custom": a list of {type, model}, custom operators and
+        the ONNX model (base64) that computes each. "keep": whether a later build shall do without
+        calibrating; "kept": a folder with what an earlier one left for that, or null. Answers what
+        calibration saw as "seen", the highest number of each, and as "files" what it left.
         """
         model: Any = None
         seen: dict[str, float] = {}
@@ -245,6 +246,8 @@ class Jobs:
                 **header["config"],
             ),
         )
+        for custom in header["custom"]:
+            _done("reg_custom_op", model.reg_custom_op(CustomOperator(custom)))
         return model
 
     @staticmethod
@@ -317,6 +320,31 @@ class Jobs:
                 for name in row:
                     os.unlink(name)
         return {"tables": tables}, []
+
+
+class CustomOperator:
+    """A custom operator in the form that the toolkit asks for, names of arguments included.
+
+    Shapes are those that the operator gives for zeros: sizes are free, as in a batch.
+    """
+
+    def __init__(self, custom: Header) -> None:
+        import onnxruntime
+
+        self.op_type = custom["type"]
+        self._session = onnxruntime.InferenceSession(
+            base64.b64decode(custom["model"]), providers=["CPUExecutionProvider"]
+        )
+
+    def shape_infer(self, node: Any, in_shapes: Any, in_dtypes: Any) -> tuple[list[Any], list[Any]]:
+        outputs = self.compute(node, [np.zeros(*one) for one in zip(in_shapes, in_dtypes)])  # noqa: B905
+        return [list(output.shape) for output in outputs], [output.dtype for output in outputs]
+
+    def compute(self, node: Any, inputs: Sequence[Any]) -> list[Any]:
+        names = [one.name for one in self._session.get_inputs()]
+        given = {name: np.ascontiguousarray(value) for name, value in zip(names, inputs)}  # noqa: B905
+        outputs: list[Any] = self._session.run(None, given)
+        return outputs
 
 
 def export_script(source: str, inputs: dict[str, list[int]], target: str) -> None:
@@ -579,7 +607,8 @@ def skip_entropy() -> None:
 def digest(header: Header) -> str:
     """Digest of what affects the ranges: model, calibration and configuration."""
     config = {key: value for key, value in header["config"].items() if key != "custom_string"}
-    hasher = hashlib.sha256(json.dumps([header["inputs"], config], sort_keys=True).encode())
+    settings = [header["inputs"], config, header["custom"]]
+    hasher = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in [Path(header["onnx"]), *sorted(Path(header["calibration"]).glob("*.npy"))]:
         with path.open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 # Measured with RKNN-Toolkit2 2.5.0: the first fail the build, the second run on the CPU.
 _REFUSED = ("If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "Unique")
-_ON_CPU = ("TopK", "Det")
+_ON_CPU = ("TopK",)
 _INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
 
 
+END_BEFORE = "end the model before it, with the `outputs` of a card (rkzoo card new)."
 NO_SIGMOID = "The scores leave the graph without a sigmoid; rkzoo applies it itself."
 
 
@@ -282,8 +283,7 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
         if name in present:
             yield Check(
                 "fail",
-                f"The toolkit refuses the operator {name}: end the model before it, with the "
-                "`outputs` of a card (rkzoo card new).",
+                f"The toolkit refuses the operator {name}: {END_BEFORE}",
             )
     for name in () if cut else _ON_CPU:
         if name in present:

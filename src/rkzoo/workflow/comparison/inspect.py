@@ -302,17 +302,26 @@ def _rewrites(
     path: Path, model: ModelProto, contract: Contract, recognition: Recognition | None
 ) -> list[Check]:
     """What `convert` would rewrite for the toolkit, proved."""
+    from rkzoo.graph.lowering.checks import END_BEFORE
+    from rkzoo.graph.lowering.custom import uncarried, with_custom_operators
     from rkzoo.workflow.compile.prepare import rewritten_for
 
     ready = _ready(path, model, contract, recognition)
     try:
         rewritten = rewritten_for(ready, ready.graph(), None)
+        graph, custom = with_custom_operators(rewritten.model)
     except TooLittleMemory:
         raise
     except RkzooError:
         return []  # told by the other checks
     done = [Check("ok", applied.sentence()) for applied in rewritten.applied]
-    return [*done, *(Check("warn", sentence) for sentence in rewritten.left_out)]
+    told = [*rewritten.left_out, *(operator.sentence() for operator in custom)]
+    alone = dict.fromkeys(node.op_type for node in uncarried(graph))
+    return [
+        *done,
+        *(Check("warn", sentence) for sentence in told),
+        *(Check("fail", f"Nothing computes the operator {name}: {END_BEFORE}") for name in alone),
+    ]
 
 
 def _ready(

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.contract.custom_operator import CustomOperator
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import BoxHead, Contract, TensorsHead
@@ -19,6 +20,7 @@ from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
+from rkzoo.graph.lowering.custom import uncarried, with_custom_operators
 from rkzoo.graph.lowering.cut_head import bounded_away, keep_head
 from rkzoo.graph.lowering.rewrites.rewriting import AppliedRewrite, Rewritten, drawn, rewrite
 from rkzoo.graph.lowering.verify import (
@@ -129,7 +131,7 @@ def prepare(
         )
     kept = ready.graph()
     rewritten = rewritten_for(ready, kept, socs, report)
-    graph = rewritten.model
+    graph, custom = _carried(rewritten.model, report)
     summary = summarise(graph)
     shapes = {
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
@@ -155,13 +157,16 @@ def prepare(
         scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None
         else (),
+        custom=custom,
         **(_numbers(ready, dtype) if dtype != "fp16" and own is None else {}),
     )
     calibrates = is_calibrated(recipe)
     # Of the graph as it goes to the toolkit: a cut may have freed an output.
     cut = quantization_info(graph) if own is not None else None
     samples = len(pictures) if pictures and calibrates else 0
-    problems = dict.fromkeys(_stopped(ready, graph))
+    problems = dict.fromkeys(
+        (*_stopped(ready, graph), *_without_kernel(ready, rewritten.model, graph, socs))
+    )
     for soc in socs:
         found = checks.check(
             recipe=msgspec.structs.replace(recipe, soc=soc),
@@ -332,6 +337,40 @@ def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Proble
                     "It crashes on peepholes (P) and on input_forget, which rkzoo writes out for "
                     "at most 64 steps."
                 )
+        problems.append(checks.Problem(what, why, fix))
+    return problems
+
+
+def _carried(
+    graph: onnx.ModelProto, report: ProgressReporter
+) -> tuple[onnx.ModelProto, tuple[CustomOperator, ...]]:
+    """A graph with custom operators for what has no kernel, which are told."""
+    graph, custom = with_custom_operators(graph)
+    for operator in custom:
+        report.note(f"warning: {operator.sentence()}")
+    return graph, custom
+
+
+def _without_kernel(
+    ready: ResolvedModel, before: onnx.ModelProto, graph: onnx.ModelProto, socs: Sequence[str]
+) -> list[checks.Problem]:
+    """Operators that nothing computes on one of these chips: `graph` is the model with custom
+    operators, `before` without."""
+    there = {name for node in ready.original.graph.node for name in node.output}
+    small = [soc for soc in socs if not chips()[soc].takes_custom]
+    nodes, other = uncarried(graph), "rkzoo cannot carry it as a custom operator"
+    if small:
+        nodes = uncarried(before)
+        other = f"the library of {', '.join(small)} takes no custom operators"
+    why = f"RKNN-Toolkit2 has no kernel for it, and {other}."
+    first: dict[str, onnx.NodeProto] = {}
+    for node in nodes:
+        first.setdefault(node.op_type, node)
+    problems = []
+    for operator, node in first.items():
+        ends = [name for name in node.input if name in there]
+        fix = end_before(ready, ends) if ends else "Export the model without it."
+        what = f"Nothing computes the operator {operator} ({node.name or node.output[0]})."
         problems.append(checks.Problem(what, why, fix))
     return problems
 
