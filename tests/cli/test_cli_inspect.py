@@ -213,6 +213,18 @@ def test_broken_files_get_one_sentence(
     assert json.loads(capsys.readouterr().out)["error"]["what"]
 
 
+def test_a_pipeline_is_looked_into_part_by_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", "ppocr"]) == 2
+    assert "rkzoo info ppocr-v4-det" in capsys.readouterr().err
+    lines, page = tmp_path / "lines.yaml", tmp_path / "page.yaml"
+    lines.write_text("task: text\nfile: lines.onnx\n")
+    page.write_text("task: text\npipeline: {det: lines, rec: ppocr-v4-rec}\n")
+    assert main(["inspect", str(page)]) == 2
+    assert f"rkzoo inspect {lines}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.onnx", "a.rknn", "a.rknn.json", "a"):
         assert main(["inspect", str(tmp_path / name)]) == 2

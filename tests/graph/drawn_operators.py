@@ -94,6 +94,95 @@ def pool_in_space(draw: Draw) -> onnx.ModelProto:
     return graph([of("MaxPool", **given, ceil_mode=ceil)], shape)
 
 
+def mean_in_space(draw: Draw) -> onnx.ModelProto:
+    shape = (*_plane(draw)[:2], *(draw(st.integers(4, 7)) for _ in range(3)))
+    kernel, strides = (draw(st.tuples(*[st.integers(1, 3)] * 3)) for _ in range(2))
+    kernel = (kernel[0], 3, kernel[2])
+    pads = [draw(st.integers(0, kernel[i % 3] - 1)) for i in range(6)]
+    pads[1] = 1
+    given = {"strides": strides, "pads": pads, "count_include_pad": draw(st.integers(0, 1))}
+    return graph([of("AveragePool", kernel_shape=kernel, **given)], shape)
+
+
+def resized_in_space(draw: Draw) -> onnx.ModelProto:
+    shape = (*_plane(draw)[:2], *(draw(st.integers(2, 6)) for _ in range(3)))
+    way = draw(st.sampled_from(["align_corners", "half_pixel", "asymmetric"]))
+    given = {"mode": draw(st.sampled_from(["linear", "nearest"]))}
+    given["coordinate_transformation_mode"] = way
+    if draw(st.booleans()):
+        sizes = [*shape[:2], *(draw(st.integers(2, 9)) for _ in range(3))]
+        return graph([of("Resize", "x", "", "", "n", **given)], shape, [stored("n", sizes)])
+    by = [1, 1, *(draw(st.sampled_from([0.5, 1, 1.5, 2])) for _ in range(3))]
+    return graph([of("Resize", "x", "", "n", **given)], shape, [stored("n", by, np.float32)])
+
+
+def over_a_map(draw: Draw) -> onnx.ModelProto:
+    shape = (draw(_few), draw(st.integers(8, 9)), draw(st.integers(32, 40)), 32)
+    kept = [weights("s", *shape[1:]), weights("b", *shape[1:])]
+    names = draw(st.sampled_from([("x", "s"), ("x", "s", "b")]))
+    given = draw(st.sampled_from([{"axis": 1}, {"axis": -3, "epsilon": 1e-3}]))
+    return graph([of("LayerNormalization", *names, **given)], shape, kept[: len(names) - 1])
+
+
+def along_one_axis(draw: Draw) -> onnx.ModelProto:
+    shape = [draw(st.integers(2, 3)) for _ in range(6)]
+    axis = draw(st.integers(-6, 5))
+    operator = draw(st.sampled_from(["Softmax", "ReduceSum"]))
+    if operator == "Softmax":
+        return graph([of(operator, axis=axis)], shape)
+    first = axis % 6
+    axes = [first, first + 1][: draw(st.integers(1, 2))] if first < 5 else [axis]
+    keep = draw(st.integers(0, 1))
+    if draw(st.booleans()):
+        return graph([of(operator, axes=axes, keepdims=keep)], shape, opset=12)
+    return graph([of(operator, "x", "a", keepdims=keep)], shape, [stored("a", axes)])
+
+
+def each_number(draw: Draw) -> onnx.ModelProto:
+    shape = [draw(st.integers(2, 3)) for _ in range(draw(st.integers(5, 6)))]
+    operator = draw(st.sampled_from(["Relu", "Sigmoid", "Tanh", "Clip", "LeakyRelu"]))
+    perm = draw(st.permutations(range(len(shape))))
+    if draw(st.booleans()):
+        nodes = [helper.make_node(operator, ["x"], ["a"]), of("Transpose", "a", perm=perm)]
+    else:
+        nodes = [helper.make_node("Transpose", ["x"], ["a"], perm=perm), of(operator, "a")]
+    return graph(nodes, shape)
+
+
+def long_short(draw: Draw) -> tuple[dict[str, Any], tuple[int, ...], list[Any], list[str]]:
+    """Attributes, shape, weights and names of inputs of an LSTM."""
+    direction = draw(st.sampled_from(["forward", "reverse", "bidirectional"]))
+    ways, size = 1 + (direction == "bidirectional"), draw(_some)
+    shape = (draw(_some), draw(_few), draw(_some))
+    kept = [weights("W", ways, 4 * size, shape[2]), weights("R", ways, 4 * size, size)]
+    kept += [weights("B", ways, 8 * size)]
+    names = ["x", "W", "R", "B", "", "", ""]
+    if draw(st.booleans()):
+        kept += [weights("h", ways, shape[1], size), weights("cc", ways, shape[1], size)]
+        names[5:] = ["h", "cc"]
+    return {"direction": direction, "hidden_size": size}, shape, kept, names
+
+
+def steps(draw: Draw) -> onnx.ModelProto:
+    given, shape, kept, names = long_short(draw)
+    form = draw(st.integers(0, 2))
+    if form:
+        kept.append(weights("P", kept[0].dims[0], 3 * given["hidden_size"]))
+        names.append("P")
+    if form != 1:
+        given["input_forget"] = 1
+    read = draw(st.sampled_from([["y"], ["", "y"], ["", "", "y"], ["a", "b", "y"]]))
+    node = helper.make_node("LSTM", names, read, **given)
+    return model([node], {"x": shape}, [name for name in read if name], kept)
+
+
+def cell_beside_state(draw: Draw) -> onnx.ModelProto:
+    given, shape, kept, names = long_short(draw)
+    read = draw(st.sampled_from([["", "", "y"], ["a", "", "y"], ["a", "unread", "y"]]))
+    node = helper.make_node("LSTM", names, read, **given)
+    return model([node], {"x": shape}, [name for name in read if name in ("a", "y")], kept)
+
+
 def average(draw: Draw) -> onnx.ModelProto:
     shape, kernel = _plane(draw), draw(st.tuples(st.integers(2, 3), st.integers(2, 3)))
     strides = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
@@ -268,6 +357,13 @@ DRAWN: dict[str, Callable[[Draw], onnx.ModelProto]] = {
     "extreme": reduced,
     "largest-channel": channels,
     "pool-in-space": pool_in_space,
+    "pool-in-space of averages": mean_in_space,
+    "in-space": resized_in_space,
+    "over-a-map": over_a_map,
+    "along-one-axis": along_one_axis,
+    "each-number": each_number,
+    "steps": steps,
+    "cell-beside-state": cell_beside_state,
     "mean-of-what-is-there": average,
     "every-other": every_other,
     "tile": tile,

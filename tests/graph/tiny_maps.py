@@ -53,6 +53,24 @@ def denoiser(channels: int = 3, side: int = 24) -> onnx.ModelProto:
     return net.model([1, channels, side, side], net.op("Sub", "images", noise))
 
 
+def stylised(end: float = 255.0, *, scaled: bool = False, opset: int = 17) -> onnx.ModelProto:
+    """A style transfer's form: an encoder and a decoder over pixels of 0..255, kept in 0..`end`;
+    `scaled`: it divides its picture by 255 first."""
+    net = Net()
+    byte = net.weight(like=np.float32(255))
+    x = net.op("Div", "images", byte) if scaled else "images"
+    x = net.op("Relu", net.conv(x, 3, 8, strides=[4, 4]))
+    x = net.op("Relu", net.conv(x, 8, 8, strides=[4, 4]))
+    for _ in range(2):
+        x = net.op("ConvTranspose", x, net.weight(8, 8, 4, 4), strides=[4, 4])
+    x = net.op("Mul", net.conv(x, 8, 3), byte)
+    if opset < 11:
+        x = net.op("Clip", x, min=0.0, max=end)
+    else:
+        x = net.op("Clip", x, net.weight(like=np.float32(0)), net.weight(like=np.float32(end)))
+    return net.model([1, 3, 64, 64], x, opset=opset)
+
+
 def anomaly(*, marks: bool = True, side: int = 32) -> onnx.ModelProto:
     """STFPM's form (https://arxiv.org/abs/2103.04257): how far the features of two networks are
     apart, over the picture, and the largest distance; `marks`: what exceeds 0.5, as anomalib's

@@ -116,6 +116,30 @@ def dense(*, turned: bool = True, bias: bool = True, flatten: str = "Flatten") -
     return behind_conv([pool, flat, gemm], ["y"], [*stored_ones, *[weights("b", 6)] * bias])
 
 
+def peephole(**given: Any) -> onnx.ModelProto:
+    """x 4x2x8 -> LSTM of 8 with peepholes."""
+    kept = [weights("W", 1, 32, 8), weights("R", 1, 32, 8), weights("P", 1, 24)]
+    names = ["x", "W", "R", "", "", "", "", "P"]
+    node = helper.make_node("LSTM", names, ["Y"], hidden_size=8, **given)
+    return model([node], {"x": (4, 2, 8)}, ["Y"], kept)
+
+
+def of_shape(shape: Shape, operator: str, *kept: onnx.TensorProto, **given: Any) -> onnx.ModelProto:
+    """x of that shape -> an operator with stored inputs."""
+    inputs = ["x", *([""] if operator == "Resize" else []), *(tensor.name for tensor in kept)]
+    return model([helper.make_node(operator, inputs, ["y"], **given)], {"x": shape}, ["y"], kept)
+
+
+def beside_transpose() -> onnx.ModelProto:
+    """Relu of six dimensions and a transpose: the toolkit does not come to an end."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[5, 3, 1, 0, 4, 2]),
+        helper.make_node("Softmax", ["b"], ["y"], axis=2),
+    ]
+    return model(nodes, {"x": (4, 2, 2, 18, 2, 1)}, ["y"], [])
+
+
 REWRITTEN: dict[str, Callable[[], onnx.ModelProto]] = {
     "LSTM without bias": lambda: recurrent("LSTM", ["Y"], bias=False),
     "GRU without bias": lambda: recurrent("GRU", ["Y", "Y_h"], bias=False),
@@ -124,6 +148,20 @@ REWRITTEN: dict[str, Callable[[], onnx.ModelProto]] = {
     "GRU's last state": lambda: recurrent("GRU", ["Y_h"]),
     "GRU's last state, reverse": lambda: recurrent("GRU", ["Y_h"], direction="reverse"),
     "GRU's last state, both ways": lambda: recurrent("GRU", ["Y_h"], direction="bidirectional"),
+    "LSTM's last cell, both ways": lambda: recurrent("LSTM", ["Y_c"], direction="bidirectional"),
+    "LSTM with peepholes": peephole,
+    "LSTM of one gate for input and forgetting": lambda: peephole(input_forget=1),
+    "AveragePool in space": lambda: of_shape(
+        (1, 4, 6, 8, 8), "AveragePool", kernel_shape=[3, 3, 3], strides=[2, 2, 2], pads=[1] * 6
+    ),
+    "Resize in space": lambda: of_shape(
+        (1, 4, 3, 5, 6), "Resize", stored("by", [1, 1, 2, 2, 2], np.float32), mode="linear"
+    ),
+    "LayerNormalization over a map": lambda: of_shape(
+        (1, 16, 24, 24), "LayerNormalization", weights("s", 16, 24, 24), axis=1
+    ),
+    "sum of six dimensions": lambda: of_shape((2, 3, 2, 2, 6, 4), "ReduceSum", stored("a", [4])),
+    "Relu beside a transpose": beside_transpose,
     "Mish": lambda: one("Mish"),
     "Softsign": lambda: one("Softsign"),
     "Selu": lambda: one("Selu"),

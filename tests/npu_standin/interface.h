@@ -93,6 +93,30 @@ typedef struct {
 typedef struct { uint64_t frame_id; int32_t non_block, timeout_ms, fence_fd; } rknn_run_extend;
 typedef struct { uint64_t frame_id; } rknn_output_extend;
 
+/* rknn_custom_op.h */
+typedef struct {
+    int target;
+    rknn_context internal_ctx;
+    void *cl_context, *cl_command_queue, *cl_kernel;
+    void *priv_data;
+} rknn_custom_op_context;
+
+typedef struct { rknn_tensor_attr attr; rknn_tensor_mem mem; } rknn_custom_op_tensor;
+
+typedef int custom_call(rknn_custom_op_context *, rknn_custom_op_tensor *, uint32_t,
+                        rknn_custom_op_tensor *, uint32_t);
+
+typedef struct {
+    uint32_t version;
+    int target;
+    char op_type[NAME], cl_kernel_name[NAME];
+    char *cl_kernel_source;
+    uint64_t cl_source_size;
+    char cl_build_options[NAME];
+    custom_call *init, *prepare, *compute, *compute_native;
+    int (*destroy)(rknn_custom_op_context *);
+} rknn_custom_op;
+
 int rknn_init(rknn_context *, void *, uint32_t, uint32_t, rknn_init_extend *);
 int rknn_dup_context(rknn_context *, rknn_context *);
 int rknn_destroy(rknn_context);
@@ -110,5 +134,6 @@ int rknn_destroy_mem(rknn_context, rknn_tensor_mem *);
 int rknn_set_io_mem(rknn_context, rknn_tensor_mem *, rknn_tensor_attr *);
 int rknn_set_input_shapes(rknn_context, uint32_t, rknn_tensor_attr *);
 int rknn_mem_sync(rknn_context, rknn_tensor_mem *, int);
+int rknn_register_custom_ops(rknn_context, rknn_custom_op *, uint32_t);
 
 #endif

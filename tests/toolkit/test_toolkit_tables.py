@@ -163,12 +163,14 @@ def test_what_is_calibrated_once_is_known_by_its_content(tmp_path):
         "calibration": str(tmp_path),
         "inputs": [],
         "config": {"quantized_algorithm": "normal", "custom_string": None},
+        "custom": [],
     }
     before = worker.digest(header)
     other = {**header, "config": {**header["config"], "custom_string": "for the file alone"}}
     assert worker.digest({**other, "float_layers": ["a"]}) == before
     changed = {**header, "config": {**header["config"], "quantized_algorithm": "mmse"}}
     assert worker.digest(changed) != before
+    assert worker.digest({**header, "custom": [{"type": "cstDet", "model": ""}]}) != before
     (tmp_path / "calibration-0.npy").write_bytes(b"others")
     assert worker.digest(header) != before
 

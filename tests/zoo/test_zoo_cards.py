@@ -237,6 +237,30 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert "lacks the key `licence`" in fault(tmp_path, GOOD.replace("licence", "#")).what
     text = GOOD.replace(f"sha256: {SHA}, ", "")
     assert "lacks the key `sources[0].sha256`" in fault(tmp_path, text).what
+    assert "classify" in fault(tmp_path, GOOD.replace("task", "#")).why
+    assert "named by `file`" in fault(tmp_path, GOOD.replace("licence", "#")).fix
+
+
+def test_a_pipeline_of_ones_own_finds_its_parts_beside_it(tmp_path: Path) -> None:
+    whole = write(tmp_path, "task: text\npipeline: {det: lines, rec: ppocr-v4-rec}\n", "page.yaml")
+    with pytest.raises(RkzooError, match=r"'lines' in `pipeline\.det`") as caught:
+        catalogue.card(whole)
+    assert "rkzoo card new FILE" in caught.value.fix
+    write(tmp_path, "task: text\nfile: lines.onnx\n", "lines.yaml")
+    parts = catalogue.members(catalogue.card(whole))
+    assert [part.name for part in parts.values()] == ["lines", "ppocr-v4-rec"]
+    assert parts["det"].sources[0].url == f"file:{tmp_path / 'lines.onnx'}"
+    assert catalogue.card(whole).licence.name
+
+
+def test_a_part_that_is_a_file_is_told_what_a_part_is(tmp_path: Path) -> None:
+    """Whether its path could be a name or not."""
+    for file in ("lines.onnx", "../lines.onnx"):
+        text = f"task: text\npipeline: {{det: {file}, rec: ppocr-v4-rec}}\n"
+        with pytest.raises(RkzooError) as caught:
+            catalogue.card(write(tmp_path, text, "page.yaml"))
+        assert "name of a card" in caught.value.why
+        assert "rkzoo card new FILE" in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def _print_summary(args: argparse.Namespace, advice: Advice) -> None:
             proposal.what,
             _time(base),
             _time(proposal.estimate),
-            _gain(proposal),
+            _gain(base, proposal),
             _processor(base, proposal.estimate),
             _memory(proposal.estimate),
             NUMBERS[proposal.numbers],
@@ -135,7 +135,8 @@ def _print_summary(args: argparse.Namespace, advice: Advice) -> None:
     titles = (*header, advice.metric.name) if advice.metric is not None else header
     print(table(titles, lines) if lines else "Nothing was found to change.")
     for proposal in advice.proposals:
-        for text in filter(None, (proposal.note, _next(args, proposal))):
+        said = (proposal.note, _in_cycles(advice, proposal), _next(args, proposal))
+        for text in filter(None, said):
             print(f"{proposal.number}: {text}")
     for text in advice.left_out:
         print(f"not tried: {text}")
@@ -145,7 +146,7 @@ def _print_summary(args: argparse.Namespace, advice: Advice) -> None:
     print(f"{CALIBRATED} INT8 ranges come from noise, which decides no layer's cost.")
     estimates = (base, *(proposal.estimate for proposal in advice.proposals))
     if any(one.latency and one.latency.ms is None for one in estimates):
-        print(f"A time with > is {UNCALIBRATED}; such are compared by cycles.")
+        print(f"A time that says at least is {UNCALIBRATED}.")
 
 
 def _time(estimate: Estimate) -> str:
@@ -154,11 +155,32 @@ def _time(estimate: Estimate) -> str:
         return "cannot"
     if time.ms is not None and time.low is not None and time.high is not None:
         return f"{time.ms:.1f} ({time.low:.1f} .. {time.high:.1f})"
-    return f"> {time.bound:.1f}" if time.bound is not None else f"{time.cycles:.1f} Mcycles"
+    return f"at least {time.bound:.1f}" if time.bound is not None else f"{time.cycles:.1f} Mcycles"
 
 
-def _gain(proposal: Proposal) -> str:
-    return f"{-proposal.gain:+.0%}" if proposal.estimate.table else ""
+def _is_timed(estimate: Estimate) -> bool:
+    return estimate.latency is not None and estimate.latency.ms is not None
+
+
+def _gain(base: Estimate, proposal: Proposal) -> str:
+    if not proposal.estimate.table:
+        return ""
+    unit = "" if _is_timed(base) and _is_timed(proposal.estimate) else " of cycles"
+    return f"{-proposal.gain:+.0%}{unit}"
+
+
+def _in_cycles(advice: Advice, proposal: Proposal) -> str:
+    """How a number format without published speeds compares with one that has some."""
+    base, then = advice.base, proposal.estimate
+    if not _is_timed(base) or _is_timed(then) or not then.table or not then.latency:
+        return ""
+    slower = proposal.gain < 0
+    return (
+        f"Expect it to be {'slower' if slower else 'faster'} than {base.dtype}: it takes "
+        f"{abs(proposal.gain):.0%} {'more' if slower else 'fewer'} cycles of the NPU. How many "
+        f"milliseconds that is cannot be told, for no speed in {then.dtype} on {advice.soc} is "
+        f"published; {_time(then)} is a lower limit, and not the time."
+    )
 
 
 def _processor(before: Estimate, after: Estimate) -> str:

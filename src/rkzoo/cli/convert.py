@@ -120,7 +120,11 @@ def _print_settled(settled: list[SettledConversion]) -> None:
     from rkzoo.files import size_text
 
     for one in settled:
+        sizes = ", ".join(f"{height}x{width}" for height, width in one.sizes)
         rows = [
+            *((("input size", sizes),) if len(one.sizes) == 1 else ()),
+            *((("input sizes", f"{sizes}: all in one file"),) if len(one.sizes) > 1 else ()),
+            ("batch", f"{one.batch} at once"),
             ("head", one.head),
             ("outputs", ", ".join(one.outputs)),
             ("calibration", f"{one.calibration} samples" if one.calibration else "none"),
@@ -145,8 +149,7 @@ def _print_summary(conversions: list[ConversionResult]) -> None:
     from rkzoo.workflow.inference.inputs import input_kind_of_model
 
     if proof := conversions[0].proof:
-        boxes = f"boxes to {proof.box_px:.1e} px, " if proof.cells else ""
-        print(f"The cut equals the whole model: {boxes}scores to {proof.score:.1e}.")
+        print(f"The cut equals the whole model: {proof.words}.")
     rows = [
         (
             conversion.soc,

@@ -93,7 +93,8 @@ def _print_summary(seen: Inspection) -> None:
     elif isinstance(content, Sidecar):
         return _print(seen.file, _sidecar(content))
     else:
-        return _print(seen.file, _pipeline(content))
+        _print(seen.file, _pipeline(content))
+        return print(f"\nNext: {seen.next}")
     _verdict(seen.checks, seen.next)
 
 

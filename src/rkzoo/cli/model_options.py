@@ -52,8 +52,9 @@ def add_algorithm(parser: argparse._ActionsContainer) -> None:
     """--algorithm."""
     parser.add_argument(
         "--algorithm",
-        choices=("normal", "kl_divergence", "mmse", "gdq"),
-        help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model",
+        choices=("mse", "normal", "kl_divergence", "mmse", "gdq"),
+        help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model; mse "
+        "is rkzoo's own and usual, the others are the toolkit's",
     )
 
 

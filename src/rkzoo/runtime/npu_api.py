@@ -213,6 +213,29 @@ STRUCTURES: dict[str, tuple[tuple[str, Any], ...]] = {
         ("fence_fd", c.c_int32),
     ),
     "output_extend": (("frame_id", c.c_uint64),),
+    "custom_op_context": (
+        ("target", c.c_uint32),
+        ("internal_ctx", CONTEXT),
+        ("cl_context", POINTER),
+        ("cl_command_queue", POINTER),
+        ("cl_kernel", POINTER),
+        ("priv_data", POINTER),
+    ),
+    "custom_op_tensor": (("attr", "tensor_attr"), ("mem", "tensor_mem")),
+    "custom_op": (
+        ("version", c.c_uint32),
+        ("target", c.c_uint32),
+        ("op_type", c.c_char * MAX_NAME),
+        ("cl_kernel_name", c.c_char * MAX_NAME),
+        ("cl_kernel_source", POINTER),
+        ("cl_source_size", c.c_uint64),
+        ("cl_build_options", c.c_char * MAX_NAME),
+        ("init", POINTER),
+        ("prepare", POINTER),
+        ("compute", POINTER),
+        ("compute_native", POINTER),
+        ("destroy", POINTER),
+    ),
 }
 
 
@@ -227,10 +250,15 @@ def structure(name: str, bits: int = HERE) -> Any:
 
 
 def laid_out(name: str, fields: tuple[tuple[str, Any], ...], bits: int) -> Any:
-    """A ctypes class of these fields, some of which are as wide as an address."""
+    """A ctypes class of these fields, some of which are as wide as an address, or structures."""
     wide = {64: c.c_uint64, 32: c.c_uint32}[bits]
-    sized = [(field, wide if kind in (POINTER, CONTEXT) else kind) for field, kind in fields]
-    return type(name, (c.Structure,), {"_fields_": sized})
+
+    def sized(kind: Any) -> Any:
+        if kind in (POINTER, CONTEXT):
+            return wide
+        return structure(kind, bits) if isinstance(kind, str) else kind
+
+    return type(name, (c.Structure,), {"_fields_": [(f, sized(kind)) for f, kind in fields]})
 
 
 def context_type(bits: int = HERE) -> Any:
@@ -259,6 +287,7 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "set_io_mem": (CONTEXT, c.c_void_p, _OUT),
     "set_input_shapes": (CONTEXT, _U32, _OUT),
     "mem_sync": (CONTEXT, c.c_void_p, _U32),
+    "register_custom_ops": (CONTEXT, _OUT, _U32),
 }
 """Argument types by name, without the prefix `rknn_`. They return an error code, those in
 `MAKE_MEMORY` an address.

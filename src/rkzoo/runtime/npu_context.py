@@ -20,9 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from rkzoo.contract.custom_operator import CustomOperator
 from rkzoo.errors import RkzooError
 from rkzoo.runtime import npu_api as api
 from rkzoo.runtime.npu_api import Cores, Format, Init, Quantised, Query, Sync, Type, structure
+from rkzoo.runtime.npu_custom import Callbacks
 from rkzoo.runtime.npu_log import captured, pass_on
 from rkzoo.session import Array
 
@@ -195,7 +197,8 @@ class MemoryUse:
 class _Owner:
     """Owner of a context handle; destroys it. A duplicate is destroyed before its origin."""
 
-    def __init__(self, library: NpuLibrary, number: Any, origin: _Owner | None = None) -> None:
+    def __init__(self, library: NpuLibrary, number: Any, origin: object = None) -> None:
+        """`origin` is kept until the context is destroyed."""
         self.number = number
         weakref.finalize(self, _end, library.function("destroy"), number, origin)
 
@@ -203,7 +206,7 @@ class _Owner:
 # A failure to destroy is ignored: nobody can act on it, and it must not hide an earlier error.
 
 
-def _end(function: Any, number: Any, origin: _Owner | None) -> None:
+def _end(function: Any, number: Any, origin: object) -> None:
     function(number)
 
 
@@ -227,12 +230,14 @@ class Context:
         flags: Init = Init.NONE,
         source: Path | bytes | None = None,
         known: dict[tuple[Query, int], NpuTensor] | None = None,
+        custom: Callbacks | None = None,
     ) -> None:
         """`source` is reopened for a duplicate where the library cannot duplicate; `known` are
-        tensor attributes queried before memory was set in any context of the model.
+        tensor attributes queried before memory was set in any context of the model; `custom` what
+        the library calls for custom operators.
         """
         self.library, self.name = library, name
-        self._flags, self._source = flags, source
+        self._flags, self._source, self._custom = flags, source, custom
         self._known: dict[tuple[Query, int], NpuTensor] = {} if known is None else known
         self._owner: _Owner | None = owner
         self._ran = False
@@ -240,17 +245,25 @@ class Context:
         self._lock = Lock()
 
     @classmethod
-    def open(cls, library: NpuLibrary, model: Path | bytes, flags: Init = Init.NONE) -> Context:
+    def open(
+        cls,
+        library: NpuLibrary,
+        model: Path | bytes,
+        flags: Init = Init.NONE,
+        custom: Sequence[CustomOperator] = (),
+    ) -> Context:
         """Open a .rknn from a file or its bytes.
 
         Args:
             library: The NPU library.
             model: The file, or its bytes.
             flags: Flags of the context.
+            custom: All custom operators of the model.
 
         Raises:
             RkzooError: The file is missing or empty, or the library cannot open it.
         """
+        callbacks = Callbacks(custom) if custom else None
         number = api.context_type()()
         name = model.name if isinstance(model, Path) else "The model"
         if isinstance(model, Path):
@@ -272,16 +285,24 @@ class Context:
         if code:
             raise api.failure(code, f"{name} cannot be opened on the NPU.", error_lines)
         pass_on(error_lines)
-        source = model if library.small else None
-        return cls(library, _Owner(library, number), name, flags, source)
+        # Whether a duplicate has the custom operators of its origin is not published.
+        source = model if library.small or callbacks else None
+        owner = _Owner(library, number, callbacks)
+        if callbacks:
+            # All at once: a second call fails (issue 538 of airockchip/rknn-toolkit2).
+            what = f"The NPU's library does not take the custom operators of {name}."
+            rows = callbacks.rows
+            library.call("register_custom_ops", what, number, c.byref(rows), len(rows))
+        return cls(library, owner, name, flags, source, custom=callbacks)
 
     def duplicate(self) -> Context:
-        """A second context that shares the weights; on RV1103 and RV1106, whose library shares
-        none, the model is opened once more.
+        """A second context that shares the weights. On RV1103 and RV1106, whose library shares
+        none, and with custom operators the model is opened once more.
         """
         origin, number = self._held, api.context_type()()
         if self._source is not None:
-            return Context.open(self.library, self._source, self._flags)
+            custom = self._custom.operators if self._custom else ()
+            return Context.open(self.library, self._source, self._flags, custom)
         what = f"{self.name} cannot be opened a second time."
         with self._lock:
             self.library.call("dup_context", what, c.byref(origin.number), c.byref(number))
@@ -485,7 +506,12 @@ class Context:
     def run(self) -> None:
         """Run the model, and return when the outputs are complete."""
         with self._lock:
-            self._call("run", f"{self.name} did not run on the NPU.", None)
+            try:
+                self._call("run", f"{self.name} did not run on the NPU.", None)
+            finally:
+                # Says more than the library, which may go on as if nothing had happened.
+                if self._custom:
+                    self._custom.raise_failure(self.name)
         self._ran = True
 
     def set_inputs(self, tensors: Sequence[NpuTensor], arrays: Sequence[Array]) -> None:

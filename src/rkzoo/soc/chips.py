@@ -84,6 +84,11 @@ class Chip(StrictStruct, frozen=True):
     sources: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
+    def takes_custom(self) -> bool:
+        """Whether the runtime library takes custom operators: librknnmrt (2.3.2) does not."""
+        return self.runtime == "librknnrt.so"
+
+    @property
     def big_cores(self) -> tuple[int, ...]:
         """The fast CPU cores of a chip with fast and slow ones; empty otherwise."""
         return tuple(core for c in self.clusters if c.big for core in c.cores)

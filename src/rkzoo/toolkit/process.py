@@ -369,7 +369,8 @@ class ToolkitProcess(Closeable):
             "config": {
                 "target_platform": recipe.soc,
                 "optimization_level": recipe.optimization_level,
-                "quantized_algorithm": recipe.algorithm,
+                # The ranges of `mse` are found here; for weights it is `normal`.
+                "quantized_algorithm": "normal" if recipe.algorithm == "mse" else recipe.algorithm,
                 "quantized_method": recipe.method,
                 "custom_string": plan.custom_string or None,
                 **_CONFIG[recipe.dtype],
@@ -386,6 +387,7 @@ class ToolkitProcess(Closeable):
             "float_layers": list(recipe.float_layers) if calibrated else [],
             "scores": list(recipe.scores) if calibrated and _ranges_change(recipe) else [],
             "ranges": list(recipe.ranges) if calibrated and _ranges_change(recipe) else [],
+            "custom": msgspec.to_builtins(recipe.custom),
         }
 
     def _build(
@@ -589,7 +591,7 @@ def is_calibrated(recipe: Recipe) -> bool:
 def _ranges_change(recipe: Recipe) -> bool:
     """Whether ranges can be changed after calibration: the toolkit refuses that under any other
     algorithm, and its own search for float layers leaves no table of them."""
-    return recipe.algorithm == "normal" and not recipe.auto_hybrid
+    return recipe.algorithm in ("normal", "mse") and not recipe.auto_hybrid
 
 
 def _refuse_unmeasured(recipe: Recipe, what: str) -> None:
@@ -621,6 +623,11 @@ _ADVICE = (
         r"float NaN",
         "Look for NaN or infinite numbers in the model's weights and in what it makes of the"
         " calibration pictures.",
+    ),
+    (
+        r"Integer (modulo|division) by zero",
+        "The toolkit tries a model with numbers of its own: keep zeros from the divisor of whole"
+        " numbers, for example with Max(divisor, 1), and export it again.",
     ),
     (
         r"Invalid operands name",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from rkzoo.contract.custom_operator import CustomOperator
 from rkzoo.contract.model import Contract
 from rkzoo.contract.schema_base import StrictStruct
 
@@ -15,7 +16,7 @@ MOST_AT_ONCE = 64
 """Largest batch."""
 
 Dtype = Literal["int8", "fp16", "w4a16"]
-Algorithm = Literal["normal", "kl_divergence", "mmse", "gdq"]
+Algorithm = Literal["mse", "normal", "kl_divergence", "mmse", "gdq"]
 Method = Literal["channel", "layer", "group32", "group64", "group128", "group256"]
 
 MemoryPlan = Literal["BestFit", "GreedyBySize", "GreedyByLifetime", "SlowPeakGrowth"]
@@ -64,7 +65,8 @@ class Recipe(StrictStruct, frozen=True):
         dtype: Data type; w4a16 is 4-bit weights, and float16 between the layers.
         inputs: The graph's inputs.
         toolkit: Toolkit version.
-        algorithm: Calibration algorithm; gdq is of w4a16 alone.
+        algorithm: Calibration algorithm: mse finds `ranges` with rkzoo, the others are the
+            toolkit's; gdq is of w4a16 alone.
         method: Weight scales per channel, or one per layer; of w4a16 also one for so many weights
             of a channel.
         optimization_level: Of the toolkit, 0 to 3.
@@ -84,6 +86,7 @@ class Recipe(StrictStruct, frozen=True):
             them; with another algorithm than normal, or `auto_hybrid`, calibration decides.
         ranges: (tensor, smallest, largest) to set in the toolkit's table in place of what its
             calibration found, under the same condition; a tensor that it does not know is left out.
+        custom: Operators of the graph that whoever runs the model computes.
     """
 
     soc: str
@@ -102,6 +105,7 @@ class Recipe(StrictStruct, frozen=True):
     compute_order: ComputeOrder = "WidthFirst"
     scores: tuple[str, ...] = ()
     ranges: tuple[tuple[str, float, float], ...] = ()
+    custom: tuple[CustomOperator, ...] = ()
 
 
 class Source(StrictStruct, frozen=True):

@@ -13,6 +13,8 @@ parent. Descriptors 1 and 2 are the log, opened by the parent.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     Header = dict[str, Any]
     Answer = tuple[Header, list[Any]]
@@ -134,14 +136,14 @@ class Jobs:
         "inputs": a list of {name, shape, mean, std}; one with a mean is a picture.
         "batch": how many samples the built model takes at once.
         "config": further arguments of RKNN.config. "calibration": a folder with
-        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or
-        with its own scales; with "unused_calibration" it is quantised all the same, by nothing that
-        it saw. "auto_hybrid": whether the toolkit looks itself for tensors that
-        stay in float16. "float_layers": such that were chosen. "scores": outputs that are
-        scores in 0..1, and are stored so, whatever calibration saw. "keep": whether a later build
-        shall do without calibrating; "kept": a folder with what an earlier one left for that, or
-        null. Answers what calibration saw as "seen", the highest number of each, and as "files"
-        what it left.
+        calibration-<i>.npy for input i, or null for a graph that stays as it is, in float or with
+        its own scales; with "unused_calibration" it is quantised all the same, by nothing that it
+        saw. "auto_hybrid": whether the toolkit looks itself for tensors that stay in float16.
+        "float_layers": such that were chosen. "scores": outputs that are scores in 0..1, and are
+        stored so, whatever calibration saw. "custom": a list of {type, model}, custom operators and
+        the ONNX model (base64) that computes each. "keep": whether a later build shall do without
+        calibrating; "kept": a folder with what an earlier one left for that, or null. Answers what
+        calibration saw as "seen", the highest number of each, and as "files" what it left.
         """
         model: Any = None
         seen: dict[str, float] = {}
@@ -152,8 +154,9 @@ class Jobs:
         changed = header["scores"] or header["ranges"]
         # What `mmse` and `gdq` find for the weights is not written down by the first half.
         whole = header["auto_hybrid"] or header["config"]["quantized_algorithm"] in ("mmse", "gdq")
-        # Both halves fail on several shapes.
-        whole = whole or "dynamic_input" in header["config"]
+        # The second half forgets all shapes but the first, and says nothing.
+        several = "dynamic_input" in header["config"]
+        whole = whole or several
         keep = header["keep"] and header["calibration"] is not None and not whole
         if model is None and (chosen or keep or (changed and not whole)):
             try:
@@ -177,7 +180,8 @@ class Jobs:
                 # Older versions do not have this argument.
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
                 more.update(self._batch(header))
-                _done("build", model.build(do_quantization=True, dataset=dataset, **more))
+                with ranges_within(header) if several else contextlib.nullcontext({}) as seen:
+                    _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
         return {"seen": seen, "files": files}, []
 
@@ -203,8 +207,8 @@ class Jobs:
         seen: dict[str, float] = {}
         if header["scores"] or header["ranges"]:
             entries = read_ranges(table)
-            ranges, seen = score_ranges(entries, read_nodes(stem), header["scores"])
-            table = with_ranges(table, entries, {**own_ranges(entries, header["ranges"]), **ranges})
+            ranges, seen = chosen_ranges(entries, read_nodes(stem), header)
+            table = with_ranges(table, entries, ranges)
         if header["float_layers"]:
             table = with_float_layers(table, header["float_layers"])
         Path(_TABLE).write_text(table, "utf-8")
@@ -243,6 +247,8 @@ class Jobs:
                 **header["config"],
             ),
         )
+        for custom in header["custom"]:
+            _done("reg_custom_op", model.reg_custom_op(CustomOperator(custom)))
         return model
 
     @staticmethod
@@ -315,6 +321,31 @@ class Jobs:
                 for name in row:
                     os.unlink(name)
         return {"tables": tables}, []
+
+
+class CustomOperator:
+    """A custom operator in the form that the toolkit asks for, names of arguments included.
+
+    Shapes are those that the operator gives for zeros: sizes are free, as in a batch.
+    """
+
+    def __init__(self, custom: Header) -> None:
+        import onnxruntime
+
+        self.op_type = custom["type"]
+        self._session = onnxruntime.InferenceSession(
+            base64.b64decode(custom["model"]), providers=["CPUExecutionProvider"]
+        )
+
+    def shape_infer(self, node: Any, in_shapes: Any, in_dtypes: Any) -> tuple[list[Any], list[Any]]:
+        outputs = self.compute(node, [np.zeros(*one) for one in zip(in_shapes, in_dtypes)])  # noqa: B905
+        return [list(output.shape) for output in outputs], [output.dtype for output in outputs]
+
+    def compute(self, node: Any, inputs: Sequence[Any]) -> list[Any]:
+        names = [one.name for one in self._session.get_inputs()]
+        given = {name: np.ascontiguousarray(value) for name, value in zip(names, inputs)}  # noqa: B905
+        outputs: list[Any] = self._session.run(None, given)
+        return outputs
 
 
 def export_script(source: str, inputs: dict[str, list[int]], target: str) -> None:
@@ -485,15 +516,61 @@ def score_ranges(
                 todo += reads
             elif op == "Sigmoid" and sum(reads[0] in node[1] for node in nodes) == 1:
                 ranges[reads[0]] = (-_SIGMOID_END, _SIGMOID_END)
-    wider = {name: ends for name, ends in ranges.items() if entries[name]["max"][0] < ends[1]}
-    return wider, seen
+    return ranges, seen
 
 
-def own_ranges(
-    entries: dict[str, Any], given: Sequence[Sequence[Any]]
-) -> dict[str, tuple[float, float]]:
-    """Ranges given as (tensor, smallest, largest), of the tensors that the table has."""
-    return {name: (low, high) for name, low, high in given if name in entries}
+def chosen_ranges(
+    entries: dict[str, Any], nodes: Sequence[Any], header: Header
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
+    """The ranges to set of the tensors in the table: header["ranges"], and what the scores need
+    where that is wider than what calibration saw; and the highest number that it saw of each."""
+    scores, seen = score_ranges(entries, nodes, header["scores"])
+    ranges = {name: (low, high) for name, low, high in header["ranges"]}
+    ranges.update(
+        (name, ends) for name, ends in scores.items() if entries[name]["max"][0] < ends[1]
+    )
+    whole = {
+        name: ends
+        for name, ends in ranges.items()
+        if len(entries.get(name, {}).get("max", ())) == 1
+    }
+    return whole, seen
+
+
+@contextlib.contextmanager
+def ranges_within(header: Header) -> Iterator[dict[str, float]]:
+    """Sets ranges (see `chosen_ranges`) during a build that writes no table of them; gives the
+    highest number that calibration saw of each of the scores, which is empty where this toolkit is
+    another inside."""
+    seen: dict[str, float] = {}
+    try:
+        from rknn.api.quantizer import Quantizer
+
+        calibrate = Quantizer._get_layer_range
+    except (ImportError, AttributeError):
+        calibrate = None
+    if calibrate is None or not (header["scores"] or header["ranges"]):
+        yield seen
+        return
+
+    def calibrated(quantizer: Any) -> Any:
+        status = calibrate(quantizer)
+        try:
+            table = quantizer.quant_tab
+            nodes = [[n.op_type, list(n.input), list(n.output)] for n in quantizer.ir.graph.node]
+            ranges, highest = chosen_ranges(table, nodes, header)
+            for name, (low, high) in ranges.items():
+                table[name].update(min=[low], max=[high])
+            seen.update(highest)
+        except Exception:
+            traceback.print_exc()  # calibration decides, as it did
+        return status
+
+    Quantizer._get_layer_range = calibrated
+    try:
+        yield seen
+    finally:
+        Quantizer._get_layer_range = calibrate
 
 
 def with_ranges(table: str, entries: dict[str, Any], ranges: dict[str, tuple[float, float]]) -> str:
@@ -502,10 +579,8 @@ def with_ranges(table: str, entries: dict[str, Any], ranges: dict[str, tuple[flo
     parts = re.split(r"(?m)^(?=[ :]+qtype:)", table)
     if len(parts) != len(entries) + 1:
         raise JobRefused("the table of ranges is not as it was expected")
-    for place, (name, entry) in enumerate(entries.items(), 1):
-        if name not in ranges or len(entry["max"]) != 1:
-            continue
-        for key, value in zip(("min", "max"), ranges[name]):  # noqa: B905
+    for place, name in enumerate(entries, 1):
+        for key, value in zip(("min", "max"), ranges.get(name, ())):  # noqa: B905
             changed, count = re.subn(
                 rf"(?m)^( +{key}:\n +- +)\S+$", rf"\g<1>{value}", parts[place], count=1
             )
@@ -539,7 +614,8 @@ def skip_entropy() -> None:
 def digest(header: Header) -> str:
     """Digest of what affects the ranges: model, calibration and configuration."""
     config = {key: value for key, value in header["config"].items() if key != "custom_string"}
-    hasher = hashlib.sha256(json.dumps([header["inputs"], config], sort_keys=True).encode())
+    settings = [header["inputs"], config, header["custom"]]
+    hasher = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in [Path(header["onnx"]), *sorted(Path(header["calibration"]).glob("*.npy"))]:
         with path.open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):

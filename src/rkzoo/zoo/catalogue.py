@@ -8,11 +8,13 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.spelling import nearest, unknown
-from rkzoo.zoo.loading import read_card
+from rkzoo.zoo.loading import OWN_PART, PARTS, read_card
 from rkzoo.zoo.schema import Card
 from rkzoo.zoo.topics import topics
 
@@ -167,10 +169,14 @@ def dtypes_on(model: Card, soc: str, chip: Collection[str]) -> tuple[str, ...]:
     return tuple(dtype for dtype in model.dtypes if dtype in chip)
 
 
+def _folders() -> list[Path]:
+    extra = os.environ.get("RKZOO_CARDS", "")
+    return [CARDS, *(Path(part).expanduser() for part in extra.split(os.pathsep) if part)]
+
+
 def _files() -> dict[str, Path]:
     """Yaml files by card name; a later folder of RKZOO_CARDS overrides an earlier one."""
-    extra = os.environ.get("RKZOO_CARDS", "")
-    folders = [CARDS, *(Path(part).expanduser() for part in extra.split(os.pathsep) if part)]
+    folders = _folders()
     for folder in folders:
         if not folder.is_dir():
             raise RkzooError(
@@ -196,4 +202,22 @@ def _read(path: Path, stamp: tuple[int, int]) -> Card:
             "A card's name is the name of its file.",
             f"Set `name: {path.stem}`, or rename the file.",
         )
-    return card
+    return _with_parts(card, path) if card.pipeline else card
+
+
+def _with_parts(pipeline: Card, path: Path) -> Card:
+    """A pipeline whose parts are there; those beside a card that is no part of the catalogue, by
+    their path. Raises RkzooError."""
+    there = _files()
+    beside: dict[str, Path] = {}
+    if path.parent not in {file.parent for file in there.values()}:
+        beside = {file.stem: file for suffix in SUFFIXES for file in path.parent.glob(f"*{suffix}")}
+    parts = {role: str(beside.get(name, name)) for role, name in pipeline.pipeline.items()}
+    for role, name in parts.items():
+        if name not in there and not Path(name).is_absolute():
+            raise RkzooError(
+                f"The card {path} names {name!r} in `pipeline.{role}`: there is no such card.",
+                PARTS,
+                OWN_PART,
+            )
+    return msgspec.structs.replace(pipeline, pipeline=parts)

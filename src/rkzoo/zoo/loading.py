@@ -27,6 +27,17 @@ _ERROR = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<key>.*)`", re.DOTALL)
 
 
+# By the key that says what the card is of.
+_LICENCES = {"file": "your own", "pipeline": "those of its parts"}
+# What to write for a required key whose form is not plain.
+_EXAMPLES = {
+    "licence": " `licence: {name: Apache-2.0}`, with the licence of the weights; a model file of "
+    "your own, named by `file` in place of `sources`, needs none",
+}
+PARTS = "A part of a pipeline is the name of a card: of rkzoo list, or of NAME.yaml beside it."
+OWN_PART = "Write a card for a model file of your own, with: rkzoo card new FILE"
+
+
 def read_card(path: Path, families: Path) -> Card:
     """Read and validate a card.
 
@@ -44,9 +55,10 @@ def read_card(path: Path, families: Path) -> Card:
     base = data.get("base")
     if base is not None:
         data = merged(_family(base, path, families), data)
-    if "file" in data:  # what a model of one's own need not say
-        usual = {"name": path.stem, "title": path.stem, "licence": {"name": "your own"}}
-        data = usual | data
+    for key, licence in _LICENCES.items():  # what a card of one's own need not say
+        if key in data:
+            usual = {"name": path.stem, "title": path.stem, "licence": {"name": licence}}
+            data = usual | data
     return anchored(as_card(data, path), path.parent)
 
 
@@ -254,7 +266,14 @@ def _invalid(message: str, path: Path) -> RkzooError:
     missing = re.search(r"missing required field `(.*)`", what)
     if missing:
         full = f"{place}.{missing[1]}".removeprefix(".")
-        return RkzooError(f"The card {path} lacks the key `{full}`.", "It is required.", "Add it.")
+        allowed = ", ".join(sorted(_values_at(f"{at}.{missing[1]}")))
+        return RkzooError(
+            f"The card {path} lacks the key `{full}`.",
+            f"It is required; known: {allowed}." if allowed else "It is required.",
+            f"Add{_EXAMPLES.get(full, ' it')}.",
+        )
+    if place.startswith("pipeline"):
+        return RkzooError(f"The card {path} is wrong in {where}.", PARTS, OWN_PART)
     return RkzooError(
         f"The card {path} is wrong in {where}.", _reason(what, at), "Correct that value."
     )

@@ -110,13 +110,13 @@ class CalibrationHint(StrictStruct, frozen=True):
         pictures: What the images should show, in words.
         folder: Where they are stored, relative to the card, used where none are given.
         count: How many are enough; a folder that holds more gives so many. None is 100.
-        algorithm: Quantization algorithm of the toolkit.
+        algorithm: How INT8 ranges are found (see the toolkit's Recipe).
     """
 
     pictures: str = ""
     folder: str = ""
     count: Annotated[int, msgspec.Meta(ge=1, le=10000)] | None = None
-    algorithm: Literal["normal", "kl_divergence", "mmse"] = "normal"
+    algorithm: Literal["mse", "normal", "kl_divergence", "mmse"] = "mse"
 
 
 class Upstream(StrictStruct, frozen=True):
@@ -159,7 +159,7 @@ class Int8Recipe(StrictStruct, frozen=True):
 
     graph: Sha256
     head: Literal["sigmoid", "logits", "bounded"] = "sigmoid"
-    algorithm: Literal["normal", "kl_divergence", "mmse"] | None = None
+    algorithm: Literal["mse", "normal", "kl_divergence", "mmse"] | None = None
     method: Literal["channel", "layer"] = "channel"
     auto_hybrid: bool = False
     float_layers: tuple[Text, ...] = ()

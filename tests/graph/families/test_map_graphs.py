@@ -15,6 +15,7 @@ from rkzoo.contract.restore import RestoreHead
 from rkzoo.graph.families.depth import depth
 from rkzoo.graph.families.recognition import ImageSource
 from rkzoo.graph.families.registry import recognise
+from rkzoo.graph.families.restore import restore
 from rkzoo.graph.onnx.view import prepared
 from upstream_networks import network
 
@@ -87,6 +88,28 @@ def test_a_picture_of_one_channel_is_fed_its_luma() -> None:
     found = recognise(tiny_maps.super_resolution(1))
     assert found.contract.head == RestoreHead(scale=3)
     assert (found.contract.input.color, found.contract.input.std) == ("GRAY", (255,))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("opset", [10, 17])
+def test_pixels_of_bytes_in_and_out(tmp_path, scaled: bool, opset: int) -> None:
+    """By ONNX Runtime, which is given the picture's bytes as floats in either case."""
+    model = tiny_maps.stylised(scaled=scaled, opset=opset)
+    file = tmp_path / "style.onnx"
+    file.write_bytes(model.SerializeToString())
+    picture = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    fed = picture[..., ::-1].transpose(2, 0, 1)[None].astype(np.float32)
+    session = onnxruntime.InferenceSession(file)
+    (wanted,) = session.run(None, {session.get_inputs()[0].name: fed})
+    assert wanted.std() > 5
+    with rkzoo.load(file) as opened:
+        found = opened(picture).prediction
+    np.testing.assert_allclose(found.picture[..., ::-1].transpose(2, 0, 1)[None], wanted, atol=0.51)
+
+
+def test_what_ends_elsewhere_is_not_taken_for_bytes() -> None:
+    view = prepared(tiny_maps.stylised(end=6.0), {"images": (1, 3, 64, 64)})
+    assert isinstance(restore(view, ImageSource(ImageInput(size=(64, 64)))), str)
 
 
 def test_metres_grow_with_the_distance() -> None:

@@ -24,7 +24,7 @@ from rkzoo.toolkit.recipe import InputPlan, Recipe
 from rkzoo.workflow.comparison import compare as module
 from rkzoo.workflow.comparison import planning
 from rkzoo.workflow.comparison.compare import compare
-from rkzoo.workflow.comparison.conclusions import largest_number, suspect_parts
+from rkzoo.workflow.comparison.conclusions import beyond_float16, suspect_parts
 from rkzoo.workflow.comparison.matching import Agreement
 from rkzoo.workflow.comparison.result import Comparison, RuntimeComparison
 from rkzoo.workflow.comparison.tensor_metrics import OutputFigures
@@ -234,10 +234,35 @@ def test_calibration_in_the_dark_saturates_in_daylight(
 
 def test_the_largest_number_on_the_way() -> None:
     picture = np.full((1, 32, 32, 3), 255, np.uint8)
-    name, value = largest_number(small(1e5), CONTRACT, [picture])
+    largest, smallest = beyond_float16(small(1e5), CONTRACT, [picture])
+    assert largest is not None
+    assert smallest is None
+    name, value = largest
     assert name in ("c", "wide")
     # 192 products of 1 and a number between 0 and 1e5.
     assert 50 * 1e5 < value < 192 * 1e5
+
+
+def test_a_constant_is_no_overflow_and_what_is_divided_by_may_underflow() -> None:
+    """As RT-DETR adds the largest float to the boxes of anchors that do not count."""
+    graph = small(1.0)
+    mask = np.zeros((1, 1, 32, 32), np.float32)
+    mask[..., :4] = np.finfo(np.float32).max
+    for name, value in (("mask", mask), ("tiny", np.float32(1e-9))):
+        graph.graph.initializer.append(numpy_helper.from_array(value, name))
+    graph.graph.node.extend(
+        [
+            helper.make_node("Add", ["x", "mask"], ["masked"]),
+            helper.make_node("Mul", ["x", "tiny"], ["under"]),
+            helper.make_node("Div", ["x", "under"], ["over"]),
+        ]
+    )
+    picture = np.random.default_rng(0).integers(100, 256, (1, 32, 32, 3), np.uint8)
+    largest, smallest = beyond_float16(graph, CONTRACT, [picture])
+    assert largest is None or largest[0] == "over"
+    assert smallest is not None
+    assert smallest[0] == "under"
+    assert np.float16(smallest[1]) == 0
 
 
 def test_normalised_twice_in_a_real_graph(tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from rkzoo.errors import RkzooError
+from rkzoo.workflow.comparison.compare import compare
 from rkzoo.workflow.comparison.conclusions import NOTHING_FOUND, verdict_text
 from rkzoo.workflow.comparison.result import RuntimeComparison
+from rkzoo.workflow.request.request import Request
 
 
 def ran(*counts: int | None, hurt: bool = False) -> list[RuntimeComparison]:
@@ -30,3 +35,10 @@ def test_outputs_that_differ_are_told_all_the_same() -> None:
 
 def test_models_whose_answers_are_not_counted() -> None:
     assert verdict_text(ran(None, None), ()).startswith("Nothing is wrong:")
+
+
+@pytest.mark.parametrize(("soc", "dtype"), [("rk3588", "w4a16"), ("rv1106", "fp16")])
+def test_a_chip_without_the_number_format_is_refused_before_any_work(soc: str, dtype: str) -> None:
+    with pytest.raises(RkzooError, match=f"{soc} cannot be built for in {dtype}") as caught:
+        compare("gone.onnx", soc=soc, request=Request(dtype=dtype))
+    assert caught.value.fix.endswith("or --dtype int8.")

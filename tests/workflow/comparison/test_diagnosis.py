@@ -85,6 +85,10 @@ CASES: dict[str, tuple[Facts, tuple[str, ...]]] = {
         replace(with_half(HALF, row("box", "box", 0.5)), largest=("wide", 3e5)),
         ("overflow", "wide", "65504"),
     ),
+    "underflow": (
+        replace(with_half(HALF, row("box", "box", None)), smallest=("thin", 1e-9)),
+        ("underflow", "thin", "1e-09"),
+    ),
     "collapsed-scale": (
         with_int8(HURT, coded("out", "decoded", 0.999, scale=2.5)),
         ("collapsed", "every score becomes 0", "share"),
@@ -152,6 +156,8 @@ def test_what_to_type() -> None:
     told = FINE.commands | {"compare": "rkzoo compare m.onnx --std 1,1,1 --calib a"}
     (cause,) = causes(replace(FINE, better=BGR, commands=told))
     assert cause.fix == "rkzoo compare m.onnx --calib a --color BGR --mean 0,0,0 --std 1,1,1"
+    weights = fixes["four-bit-weights"]
+    assert weights.startswith("rkzoo convert m.onnx --dtype w4a16 --algorithm gdq --calib FOLDER ")
     assert fixes["one-layer"] == "rkzoo tune m.onnx"
     assert "--no-cut" in fixes["collapsed-scale"]
 

@@ -59,8 +59,22 @@ def test_it_says_what_would_be_built_and_writes_nothing(
     assert main([*words, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "3 samples" in said
+    assert "64x96" in said
     assert said.endswith("Nothing was built.\n")
     assert _files(place) == before
+
+
+def test_sizes_and_batch_are_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["convert", "net.onnx", "--soc", "rk3588", "--dtype", "fp16", "--dry-run"]
+    for more, said, kept in (
+        (["--sizes", "32x64"], "64x96, 32x64: all in one file", [[[64, 96], [32, 64]], 1]),
+        (["--batch", "4"], "4 at once", [[[64, 96]], 4]),
+    ):
+        assert main([*words, *more]) == 0
+        assert said in capsys.readouterr().out
+        assert main([*words, *more, "--json"]) == 0
+        (one,) = json.loads(capsys.readouterr().out)["would_build"]
+        assert [one["sizes"], one["batch"]] == kept
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,13 @@ CASES = (
     ("dense over a map", "int8"),
     ("dense over a map, not turned", "fp16"),
     ("Gelu", "fp16"),
+    ("LSTM's last cell, both ways", "int8"),
+    ("LSTM with peepholes", "fp16"),
+    ("AveragePool in space", "int8"),
+    ("Resize in space", "int8"),
+    ("LayerNormalization over a map", "fp16"),
+    ("sum of six dimensions", "fp16"),
+    ("Relu beside a transpose", "fp16"),
     ("two outputs, one Identity", "int8"),
     ("two outputs, one Reshape", "fp16"),
 )

@@ -21,8 +21,12 @@ from npu_standin.recording import In, Out, Recording
 from rkzoo.errors import RkzooError
 from rkzoo.files import sha256_of
 from rkzoo.graph.rknn import reader
+from rkzoo.progress import NoteKeeper
 from rkzoo.tasks.detect.task import DetectOptions
+from rkzoo.toolkit.scales import ceiling
 from rkzoo.vision.image import read
+from rkzoo.workflow.comparison.compare import compare
+from rkzoo.workflow.compile.dry_run import dry_run
 from rkzoo.workflow.inference import board
 from rkzoo.workflow.inference.load import detect_task
 from rkzoo.workflow.inference.plan import open_part, plan
@@ -119,3 +123,74 @@ def test_what_cannot_be_read_at_another_size_is_refused(tmp_path: Path) -> None:
             rkzoo.convert(
                 tmp_path / "tiny.onnx", "rk3588", dtype="fp16", output=tmp_path / "n.rknn", **how
             )
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A detector, and its INT8 .rknn of both sizes; the pictures are beside it."""
+    folder = tmp_path_factory.mktemp("int8")
+    random = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for number in range(2):
+        picture = random.integers(0, 256, (80, 60, 3), np.uint8)
+        cv2.imwrite(str(folder / f"photos/{number}.png"), picture)
+    spec = replace(tiny_yolo.Spec(), size=SIZES[0])
+    onnx.save(tiny_yolo.stock(spec), folder / "net.onnx")
+    asked: dict[str, Any] = {"dtype": "int8", "calibration": str(folder / "photos")}
+    for name, sizes in (("one", []), ("two", [SIZES[1]])):
+        file = folder / f"{name}.rknn"
+        rkzoo.convert(folder / "net.onnx", "rk3588", sizes=sizes, output=file, **asked)
+    return folder / "net.onnx", folder / "two.rknn"
+
+
+@pytest.mark.toolkit
+def test_int8_scores_of_several_sizes_reach_1(int8: tuple[Path, Path]) -> None:
+    """As those of a build of one size, whose other ranges are the same calibration's."""
+    graph, built = int8
+    several, one = reader.read(built), reader.read(graph.with_name("one.rknn"))
+    assert set(several.shapes["images"]) == {(1, 3, *size) for size in SIZES}
+    scales = [(spec.name, spec.scale, spec.zero_point) for spec in several.outputs]
+    tops = [ceiling(spec) for spec in several.outputs if spec.name.startswith("score")]
+    assert tops == pytest.approx([1, 1, 1])
+    assert scales == [(spec.name, spec.scale, spec.zero_point) for spec in one.outputs]
+
+
+@pytest.mark.toolkit
+def test_compare_and_run_follow_the_size(int8: tuple[Path, Path]) -> None:
+    """The float side by ONNX Runtime on the network exported at that very size."""
+    graph, built = int8
+    picture = graph.parent / "photos/0.png"
+    own = graph.with_name("32.onnx")
+    onnx.save(tiny_yolo.stock(replace(tiny_yolo.Spec(), size=SIZES[1])), own)
+    with rkzoo.load(own, confidence=0.05) as model:
+        expected = model(picture).prediction
+    request = Request(size=SIZES[1], confidence=0.05)
+    found = compare(str(built), request=request, images=[picture], layers=False)
+    assert found.ran[0].counts == (len(expected.xyxy),)
+    assert all((row.cosine or 0) > 0.98 for run in found.ran[1:] for row in run.outputs)
+
+    asked: dict[str, Any] = {"dtype": "int8", "calibration": str(graph.parent / "photos")}
+    asked |= {"runtime": "simulator", "sizes": [SIZES[1]], "confidence": 0.05}
+    answers = []
+    for file, how in ((built, {"runtime": "simulator", "confidence": 0.05}), (graph, asked)):
+        with rkzoo.load(file, size=SIZES[1], **how) as model:
+            answers.append(model(picture).prediction)
+    assert np.array_equal(answers[0].xyxy, answers[1].xyxy)
+    with pytest.raises(RkzooError, match="96x96"):
+        rkzoo.load(graph, size=(96, 96), **asked)
+
+
+def test_sizes_that_change_nothing_are_told(tmp_path: Path) -> None:
+    onnx.save(tiny_yolo.stock(replace(tiny_yolo.Spec(), size=SIZES[0])), tmp_path / "net.onnx")
+    model = str(tmp_path / "net.onnx")
+    with pytest.raises(RkzooError, match="--sizes") as caught:
+        plan(model, Request(sizes=[(32, 64)]))
+    assert "--runtime simulator" in caught.value.fix
+    for sizes, words, left in (
+        ([(32, 64), (32, 64)], "32x64 more than once", [SIZES[0], (32, 64)]),
+        ([SIZES[0]], "only 64x96", [SIZES[0]]),
+    ):
+        notes = NoteKeeper()
+        (one,) = dry_run(model, ["rk3588"], Request(dtype="fp16", sizes=sizes), report=notes)
+        assert words in " ".join(notes.notes)
+        assert list(one.sizes) == left

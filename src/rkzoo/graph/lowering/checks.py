@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 # Measured with RKNN-Toolkit2 2.5.0: the first fail the build, the second run on the CPU.
 _REFUSED = ("If", "Loop", "Scan", "NonZero", "NonMaxSuppression", "Unique")
-_ON_CPU = ("TopK", "Det")
+_ON_CPU = ("TopK",)
 _INTEGER = re.compile(r"QLinear\w+|ConvInteger|MatMulInteger")
 
 
+END_BEFORE = "end the model before it, with the `outputs` of a card (rkzoo card new)."
 NO_SIGMOID = "The scores leave the graph without a sigmoid; rkzoo applies it itself."
 
 
@@ -89,6 +90,13 @@ class Stop:
     outputs: tuple[str, ...]
 
 
+def _peeps(node: onnx.NodeProto) -> bool:
+    """Whether it is an LSTM with peepholes or coupled gates, on which the toolkit crashes; of few
+    steps they are rewritten (`rewrites/recurrent.py`)."""
+    coupled = any(given.name == "input_forget" and given.i for given in node.attribute)
+    return node.op_type == "LSTM" and (coupled or any(node.input[7:8]))
+
+
 def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
     """What the toolkit refuses in a graph, the first node of each operator, or leaves out of it."""
     graph = model.graph
@@ -101,10 +109,11 @@ def stops(model: onnx.ModelProto) -> tuple[Stop, ...]:
         reads = dict.fromkeys((*node.input, *sorted(captured_by(node))))
         if flowing & reads.keys():
             flowing.update(node.output)
-        if node.op_type in _REFUSED or behind & reads.keys():
+        refused = node.op_type in _REFUSED or _peeps(node)
+        if refused or behind & reads.keys():
             behind.update(node.output)
             ends |= dict.fromkeys(name for name in reads if name in flowing - behind)
-        if node.op_type in _REFUSED and all(node.op_type != operator for _, operator in found):
+        if refused and all(node.op_type != operator for _, operator in found):
             found.append((node.name or node.output[0], node.op_type))
     inputs = {info.name for info in graph.input}
     names = [info.name for info in graph.output]
@@ -274,8 +283,7 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
         if name in present:
             yield Check(
                 "fail",
-                f"The toolkit refuses the operator {name}: end the model before it, with the "
-                "`outputs` of a card (rkzoo card new).",
+                f"The toolkit refuses the operator {name}: {END_BEFORE}",
             )
     for name in () if cut else _ON_CPU:
         if name in present:

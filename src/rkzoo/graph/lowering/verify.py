@@ -57,6 +57,13 @@ class EquivalenceReport:
     best_score: float
     extra: float = 0.0
 
+    @property
+    def words(self) -> str:
+        """How equal they are, in words."""
+        if not self.cells:
+            return f"numbers to {self.score:.1e}"
+        return f"boxes to {self.box_px:.1e} px, scores to {self.score:.1e}"
+
 
 def verify_equivalence(
     original: onnx.ModelProto,

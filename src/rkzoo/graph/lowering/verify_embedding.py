@@ -7,13 +7,10 @@ import numpy as np
 import onnx
 
 from rkzoo.contract.inputs import ImageInput
-from rkzoo.errors import RkzooError
 from rkzoo.graph.families.tokens import embedding_output
 from rkzoo.graph.onnx.rewrite import picture_as_floats
 from rkzoo.graph.onnx.unrounded import unrounded
 from rkzoo.graph.onnx.view import prepared, run_whole
-
-MAX_DIFFERENCE = 1e-4  # of the largest number of the embedding
 
 
 def verify_embedding(
@@ -29,9 +26,6 @@ def verify_embedding(
 
     Returns:
         The largest difference, relative to the largest number; None where nothing was cut.
-
-    Raises:
-        RkzooError: They differ by more than 1e-4.
     """
     whole = picture_as_floats(unrounded(original), image.size)
     names = {tensor.name for tensor in whole.graph.initializer}
@@ -51,12 +45,7 @@ def verify_embedding(
             expected = expected[:, 0] if found.pooled == "first" else expected.mean(axis=1)
         actual = run_whole(unrounded(graph), fed)[0]
         scale = max(float(np.abs(expected).max()), 1e-12)
-        worst = max(worst, float(np.abs(actual.ravel() - expected.ravel()).max()) / scale)
-    if not worst <= MAX_DIFFERENCE:
-        raise RkzooError(
-            "The cut model does not give the embedding of the whole one.",
-            f"They differ by {worst:.1e} of the largest number.",
-            "Please report it with the model; --raw converts the model as it is.",
-            code=1,
-        )
+        # np.maximum propagates a NaN, which passes no limit.
+        differs = np.abs(actual.ravel() - expected.ravel()).max() / scale
+        worst = float(np.maximum(worst, differs))
     return worst

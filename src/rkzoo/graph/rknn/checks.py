@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rkzoo.checks import Check
+from rkzoo.contract.custom_operator import MARK
 from rkzoo.graph.rknn.reader import RknnFile
 
 # Boxes of 0..640 on one INT8 scale have a scale of 640 / 255; scores of 0..1 alone 1 / 255.
@@ -23,8 +24,15 @@ def _placement(file: RknnFile) -> Iterator[Check]:
     if not left:
         yield Check("ok", "Every operator runs on the NPU.")
         return
-    kinds = ", ".join(sorted({operator.type for operator in left}))
-    yield Check("warn", f"{len(left)} operators run on the CPU: {kinds}.")
+    kinds = sorted({operator.type for operator in left})
+    yield Check("warn", f"{len(left)} operators run on the CPU: {', '.join(kinds)}.")
+    custom = [kind for kind in kinds if kind.startswith(MARK)]
+    if custom:
+        yield Check(
+            "warn",
+            f"Custom operators: {', '.join(custom)}. The NPU's library does not compute them: on a "
+            "board ONNX Runtime does (pip install onnxruntime), from the .json beside this file.",
+        )
 
 
 def _scales(file: RknnFile) -> Iterator[Check]:

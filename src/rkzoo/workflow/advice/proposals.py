@@ -383,7 +383,7 @@ def _uncalibrated(now: Situation) -> Iterator[str]:
     if table is not None and chip_model(table) is None:
         yield (
             f"For {now.base.dtype} on {now.soc} no speeds are published that an estimate could be"
-            " fitted to: times with > are what the compiler's cycles take at least. What has none"
+            " fitted to: times that say at least are those of the compiler's cycles. What has none"
             " (joins, resizes, most activations) costs nothing there, and a change of it shows no"
             " gain."
         )

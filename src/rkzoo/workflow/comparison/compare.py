@@ -15,6 +15,7 @@ from rkzoo.contract.model import BoxHead, Contract
 from rkzoo.errors import RkzooError
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.session import Array, Session
+from rkzoo.soc.chips import chips
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.tasks.detect.task import HeadTask
 from rkzoo.tasks.detect.verdict import diagnose_outputs, output_statistics
@@ -27,8 +28,8 @@ from rkzoo.tasks.text.result import TextLines
 from rkzoo.toolkit.analysis import LayerError
 from rkzoo.toolkit.process import SIMULATED_SOC, ToolkitProcess
 from rkzoo.workflow.comparison.conclusions import (
+    beyond_float16,
     calibrated,
-    largest_number,
     next_command,
     suspect_parts,
     verdict_text,
@@ -45,7 +46,13 @@ from rkzoo.workflow.comparison.diagnosis import (
 )
 from rkzoo.workflow.comparison.far_board import Answered, comparing_board
 from rkzoo.workflow.comparison.input_probe import probe
-from rkzoo.workflow.comparison.kept_sessions import Opened, open_on_board, open_sessions
+from rkzoo.workflow.comparison.kept_sessions import (
+    Opened,
+    float_graph,
+    is_resized,
+    open_on_board,
+    open_sessions,
+)
 from rkzoo.workflow.comparison.matching import (
     Agreement,
     Matches,
@@ -104,6 +111,7 @@ def compare(
     start = time.perf_counter()
     request = request or Request()
     chip = chip_name(soc) if soc else ""
+    _check_dtype(chip, request.dtype)
     check_named(images)
     far = comparing_board(request.on, chip) if request.on else None
     if request.on and chip:
@@ -115,7 +123,7 @@ def compare(
     on_board = board_plans(model, request, planned, report) if far else {}
     pictures = given_pictures(images, planned["onnx"], report)
     pictures = pictures or calibration_pictures(model, request, planned["onnx"], report)
-    commands = _commands(model, chip, options)
+    commands = _commands(model, chip, options, request.dtype)
     trial = _Trial(pictures, request.confidence, report, keeps=far is not None)
     ran, layered = [], []
     for runtime, runtime_plan in planned.items():
@@ -161,15 +169,29 @@ def compare(
     )
 
 
-def _commands(model: str, soc: str, options: str) -> dict[str, str]:
+def _check_dtype(soc: str, dtype: str | None) -> None:
+    """Raises RkzooError for a number format that the chip, which was named, does not have."""
+    able = chips()[soc].dtypes if soc else ()
+    if soc and dtype is not None and dtype not in able:
+        have = [name for name, chip in chips().items() if dtype in chip.dtypes]
+        raise RkzooError(
+            f"{soc} cannot be built for in {dtype}.",
+            f"It has {', '.join(able)}; {dtype} is for {', '.join(have)}.",
+            f"Use --soc {have[0]}, or --dtype {able[0]}.",
+        )
+
+
+def _commands(model: str, soc: str, options: str, dtype: str | None) -> dict[str, str]:
     """Suggested commands for this model, with the given options."""
     tail = f" {options}" if options else ""
     name = shlex.quote(model)
     return {
         "compare": f"rkzoo compare {name} --soc {soc}{tail}",
+        "convert": f"rkzoo convert {'MODEL' if is_built(model) else name} --soc {soc}{tail}",
         "tune": f"rkzoo tune {name} --soc {soc} --data SPEC{tail}",
         "inspect": f"rkzoo inspect {name} --image PICTURE",
-        "eval": f"rkzoo eval {name} --data SPEC --runtime simulator{tail}",
+        "eval": f"rkzoo eval {name} --data SPEC --runtime simulator{tail}"
+        + (f" --dtype {dtype}" if dtype else ""),
     }
 
 
@@ -399,6 +421,12 @@ def _layers(
         if index is None:
             continue
         arrays, _ = trial.calls[index][role][0]
+        if is_resized(part):
+            skipped.append(
+                f"The layers of {role}: the toolkit compares them at the first size alone; leave "
+                "--size out to see them."
+            )
+            continue
         try:
             rows = processes[role].analyse(build, arrays)
         except RkzooError as error:
@@ -440,11 +468,11 @@ def _facts(
         if variant.runtime in ON_BOARD
     }
     hurt = {variant.runtime for variant in ran if variant.hurt and role in suspect_parts(variant)}
-    graph = build.onnx.read_bytes()
+    graph = float_graph(part)
     parsed = parse(graph)
-    largest = None
+    largest = smallest = None
     if "fp16" in hurt and trial.calls[0][role]:
-        largest = largest_number(parsed, part.contract, trial.calls[0][role][0][0])
+        largest, smallest = beyond_float16(parsed, part.contract, trial.calls[0][role][0][0])
     better = None
     files = [picture.path for picture in trial.pictures if picture.path]
     if single and isinstance(part.contract.head, DetectHead) and not part.contract.others and files:
@@ -464,6 +492,7 @@ def _facts(
         better=better.image if better else None,
         gain=input_scale(parsed),
         largest=largest,
+        smallest=smallest,
         calibrated=calibrated(build),
         algorithm=build.recipe.algorithm,
         commands=commands,

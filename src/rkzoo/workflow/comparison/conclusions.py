@@ -13,7 +13,13 @@ from rkzoo.files import os_errors_explained
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array
 from rkzoo.toolkit.builds import BuildInputs
-from rkzoo.workflow.comparison.diagnosis import Cause, like_float
+from rkzoo.workflow.comparison.diagnosis import (
+    LARGEST_HALF,
+    ZERO_HALF,
+    Cause,
+    Extreme,
+    like_float,
+)
 from rkzoo.workflow.comparison.result import RuntimeComparison
 
 NOTHING_FOUND = (
@@ -47,26 +53,55 @@ def calibrated(build: BuildInputs) -> int | None:
         return len(np.load(build.calibration / "calibration-0.npy", mmap_mode="r"))
 
 
-def largest_number(
+def beyond_float16(
     model: Any, contract: Contract, arrays: Sequence[Array]
-) -> tuple[str, float] | None:
-    """Tensor of the float graph with the largest absolute value for these inputs, and that value;
-    None where the graph cannot be run.
+) -> tuple[Extreme | None, Extreme | None]:
+    """What of the float graph, run on these inputs, float16 cannot hold; None for what is not
+    there, and where the graph cannot be run.
+
+    Returns:
+        The tensor with the largest absolute value above float16's, and that value, of numbers that
+        depend on the input: a mask of constants is meant to be beyond all numbers. And the one that
+        is divided by, or whose logarithm is taken, with the smallest value that float16 makes 0.
     """
     from rkzoo.graph.onnx.subgraph import all_outputs
 
+    divisors = {
+        node.input[place]
+        for node in model.graph.node
+        if (place := _DIVISORS.get(node.op_type)) is not None
+    }
+    large: dict[str, Array] = {}
+    small: list[Extreme] = []
     try:
         with OnnxSession(all_outputs(model).SerializeToString(), contract.picture) as session:
-            outputs = session.run(arrays)
             names = [spec.name for spec in session.outputs]
+            for name, values in zip(names, session.run(arrays), strict=True):
+                if not values.size or values.dtype.kind != "f":
+                    continue
+                size = np.abs(values)
+                if size.max() > LARGEST_HALF:
+                    large[name] = values
+                if name in divisors and (lost := size[(size > 0) & (size <= ZERO_HALF)]).size:
+                    small.append((name, float(lost.min())))
+            if large:
+                others = dict(zip(names, session.run([_another(a) for a in arrays]), strict=True))
+                large = {name: v[v != others[name]] for name, v in large.items()}
     except RkzooError:
-        return None  # only this diagnosis is lost
-    maxima = [
-        (name, float(np.abs(values).max()))
-        for name, values in zip(names, outputs, strict=True)
-        if values.size and values.dtype.kind == "f"
-    ]
-    return max(maxima, key=lambda pair: pair[1], default=None)
+        return None, None  # only this diagnosis is lost
+    maxima = [(name, float(np.abs(values).max())) for name, values in large.items() if values.size]
+    maxima = [(name, value) for name, value in maxima if value > LARGEST_HALF]
+    smallest = min(small, key=lambda pair: pair[1], default=None)
+    return max(maxima, key=lambda pair: pair[1], default=None), smallest
+
+
+# Operators that answer no number for 0, and which of their inputs it is.
+_DIVISORS = {"Div": 1, "Reciprocal": 0, "Log": 0}
+
+
+def _another(array: Array) -> Array:
+    """An input of other numbers that the model takes, too."""
+    return 255 - array if array.dtype == np.uint8 else np.flip(array)
 
 
 def verdict_text(ran: Sequence[RuntimeComparison], causes: Sequence[Cause]) -> str:

@@ -37,13 +37,20 @@ GOOD = 0.99
 """Cosine similarity of a layer below which it counts as bad."""
 ALIKE = 0.98
 """Cosine similarity of an output, in the worst image, below which a backend deviates from float."""
-_LARGEST_HALF = 65504.0  # largest float16 value
+LARGEST_HALF = 65504.0
+"""Largest float16 value."""
+ZERO_HALF = 2.0**-25
+"""Largest value that float16 rounds to 0."""
 _FEW_LAYERS = 3
 _FEW_PICTURES = 10
 _CLIPPED = 0.005  # share of an output's values
 _COARSE_LOGIT = 0.2  # a step that moves a score of 0.5 by 0.05
 _SMALL_SCORE = 0.1
 _SCALED_DOWN = 0.2  # an input gain below this means that the graph normalizes pixels itself
+
+
+Extreme = tuple[str, float]
+"""A tensor, and a value of it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class Facts:
         better: a preprocessing with clearly better results.
         gain: factor that the graph applies to its image input before the first layer; None without
             one.
-        largest: tensor with the largest absolute value in float, and that value.
+        largest: tensor whose numbers, other than constants, pass float16, and its largest absolute
+            value in float.
+        smallest: tensor that is divided by and becomes 0 in float16, and its value in float.
         calibrated: number of calibration images; None where unknown.
         algorithm: calibration algorithm.
         commands: suggested commands by verb.
@@ -74,7 +83,8 @@ class Facts:
     warnings: Sequence[str] = ()
     better: ImageInput | None = None
     gain: float | None = None
-    largest: tuple[str, float] | None = None
+    largest: Extreme | None = None
+    smallest: Extreme | None = None
     calibrated: int | None = None
     algorithm: str = "normal"
     commands: Mapping[str, str] = field(default_factory=dict)
@@ -198,13 +208,13 @@ def _overflow(facts: Facts) -> str:
     if "fp16" not in facts.degraded:
         return ""
     broken = [row for row in facts.fp16 if not row.finite]
-    if facts.largest is not None and facts.largest[1] > _LARGEST_HALF:
+    if facts.largest is not None:
         tensor, value = facts.largest
         return (
             f"Numbers overflow in float16: {tensor} reaches {value:.3g} in float, and float16 ends "
-            f"at {_LARGEST_HALF:.0f}."
+            f"at {LARGEST_HALF:.0f}."
         )
-    if broken:
+    if broken and facts.smallest is None:
         return (
             f"Numbers overflow in float16: the output {broken[0].name} is not finite there, "
             "though it is in float."
@@ -212,8 +222,18 @@ def _overflow(facts: Facts) -> str:
     return ""
 
 
+def _underflow(facts: Facts) -> str:
+    if "fp16" not in facts.degraded or facts.smallest is None:
+        return ""
+    tensor, value = facts.smallest
+    return (
+        f"Numbers underflow in float16: {tensor} is divided by (or its logarithm is taken) and is "
+        f"{value:.3g} in float, which float16 rounds to 0."
+    )
+
+
 def _half(facts: Facts) -> str:
-    if "fp16" not in facts.degraded or _overflow(facts) or _layout(facts):
+    if "fp16" not in facts.degraded:
         return ""
     worst = min((row.cosine or 0 for row in facts.fp16), default=0.0)
     return (
@@ -369,6 +389,17 @@ def _four_bits(facts: Facts) -> str:
     )
 
 
+def _other_weights(facts: Facts) -> str:
+    convert = facts.command("convert")
+    calib = "" if "--calib " in convert else " --calib FOLDER"
+    if facts.algorithm != "normal":
+        return f"{convert} --dtype int8{calib}"
+    return (
+        f"{convert} --dtype w4a16 --algorithm gdq{calib}   (finds better weights with calibration "
+        "pictures, in minutes; or use --dtype int8)"
+    )
+
+
 def _few_pictures(facts: Facts) -> str:
     count = facts.calibrated
     if "int8" not in facts.degraded or count is None or count >= _FEW_PICTURES:
@@ -406,6 +437,14 @@ RULES: tuple[Rule, ...] = (
             "or train with smaller weights)"
         ),
     ),
+    Rule(
+        "underflow",
+        _underflow,
+        lambda f: (
+            "Export the model with a larger epsilon there (1e-6), and compare again with "
+            f"{f.command('compare')}"
+        ),
+    ),
     Rule("collapsed-scale", _collapsed, _collapsed_fix),
     Rule("zeroed", _zeroed, _tune),
     Rule(
@@ -424,16 +463,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "four-bit-weights",
         _four_bits,
-        lambda f: (
-            "Convert it with --dtype int8"
-            + (
-                ", or with --algorithm gdq, which finds better weights with calibration pictures, "
-                "in minutes"
-                if f.algorithm == "normal"
-                else ""
-            )
-            + "."
-        ),
+        _other_weights,
     ),
     Rule("float16-off", _half, _inspect, last=True),
     Rule("few-pictures", _few_pictures, lambda f: "Give 20 to 100 pictures with --calib."),

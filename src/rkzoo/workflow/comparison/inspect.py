@@ -164,11 +164,14 @@ def inspect(
         # The sidecar of a .rknn has its name.
         if path.stem.lower().endswith(".rknn"):
             return Inspection("sidecar", path, _sidecar(path))
-        return Inspection("pipeline", path, read_pipeline(path))
+        pipeline = read_pipeline(path)
+        looks = (f"rkzoo inspect {shlex.quote(str(part))}" for part in pipeline.parts.values())
+        return Inspection("pipeline", path, pipeline, next=", ".join(looks))
     if not path.exists():
         _refuse_name(os.fspath(file))
     if path.suffix.lower() in SUFFIXES:
         card = find_card(path)
+        _refuse_pipeline(card)
         return _graph(weights(card, report)["model"], request, pictures, report, card, str(path))
     if _begins_with(path, (b"RKNN", b"RKCE")) or path.suffix.lower() == ".rknn":
         return _built(path)
@@ -178,11 +181,27 @@ def inspect(
 def _refuse_name(name: str) -> None:
     """Raise RkzooError for a card name, which is not a file."""
     if name in names():
+        _refuse_pipeline(find_card(name))
         raise RkzooError(
             f"{name} is a name of the zoo, and no file.",
             "rkzoo inspect looks into files.",
             f"See rkzoo info {name}, which also tells where its file lies.",
         )
+
+
+def _refuse_pipeline(card: Card) -> None:
+    """Raise RkzooError for the card of a pipeline, whose parts have a file each."""
+    if not card.pipeline:
+        return
+    parts = dict.fromkeys(card.pipeline.values())
+    own = [f"rkzoo inspect {shlex.quote(part)}" for part in parts if Path(part).suffix in SUFFIXES]
+    zoo = [f"rkzoo info {part}" for part in parts if Path(part).suffix not in SUFFIXES]
+    told = [*own, *zoo[:-1], f"{zoo[-1]} (which tells where the file lies)"] if zoo else own
+    raise RkzooError(
+        f"{card.name} is a pipeline of {len(parts)} models, and no file.",
+        "rkzoo inspect looks into one file at a time.",
+        f"Look at its parts with {', '.join(told)}.",
+    )
 
 
 def _begins_with(path: Path, magics: Iterable[bytes]) -> bool:
@@ -283,17 +302,26 @@ def _rewrites(
     path: Path, model: ModelProto, contract: Contract, recognition: Recognition | None
 ) -> list[Check]:
     """What `convert` would rewrite for the toolkit, proved."""
+    from rkzoo.graph.lowering.checks import END_BEFORE
+    from rkzoo.graph.lowering.custom import uncarried, with_custom_operators
     from rkzoo.workflow.compile.prepare import rewritten_for
 
     ready = _ready(path, model, contract, recognition)
     try:
         rewritten = rewritten_for(ready, ready.graph(), None)
+        graph, custom = with_custom_operators(rewritten.model)
     except TooLittleMemory:
         raise
     except RkzooError:
         return []  # told by the other checks
     done = [Check("ok", applied.sentence()) for applied in rewritten.applied]
-    return [*done, *(Check("warn", sentence) for sentence in rewritten.left_out)]
+    told = [*rewritten.left_out, *(operator.sentence() for operator in custom)]
+    alone = dict.fromkeys(node.op_type for node in uncarried(graph))
+    return [
+        *done,
+        *(Check("warn", sentence) for sentence in told),
+        *(Check("fail", f"Nothing computes the operator {name}: {END_BEFORE}") for name in alone),
+    ]
 
 
 def _ready(

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from rkzoo.contract.detect import DetectHead
 from rkzoo.files import os_errors_explained
 from rkzoo.progress import ProgressReporter
 from rkzoo.protocol.board import Opened as BoardOpened
@@ -19,8 +20,8 @@ from rkzoo.toolkit import environment
 from rkzoo.toolkit.process import ToolkitProcess
 from rkzoo.toolkit.recipe import InputPlan
 from rkzoo.workflow.comparison.diagnosis import Runtime
-from rkzoo.workflow.compile.simulate import simulate_in
-from rkzoo.workflow.inference.plan import Plan
+from rkzoo.workflow.compile.simulate import inputs_at, simulate_in
+from rkzoo.workflow.inference.plan import ModelPart, Plan
 from rkzoo.workflow.inference.remote_backend import RemoteBackend, open_remote
 
 
@@ -80,15 +81,39 @@ def open_sessions(
         build = part.built
         session: Session
         if runtime == "onnx":
-            with os_errors_explained("The model's graph cannot be read from the cache."):
-                graph = build.onnx.read_bytes()
-            session = OnnxSession(graph, part.contract.picture)
+            session = OnnxSession(float_graph(part), part.contract.picture)
         else:
             env = environment.ensure_for(build.recipe, report=report)
             process = stack.enter_context(ToolkitProcess(env, report=report))
-            session = simulate_in(process, build)
+            session = simulate_in(process, build, _size(part))
             if build.recipe.batch > 1:
                 session = BatchedSession(session)  # float takes one at a time
             processes[role] = process
-        opened[role] = stack.enter_context(KeptSession(session, build.recipe.inputs))
+        inputs = inputs_at(build.recipe, _size(part))
+        opened[role] = stack.enter_context(KeptSession(session, inputs))
     return opened, processes
+
+
+def _size(part: ModelPart) -> tuple[int, int] | None:
+    return part.contract.picture.size if part.contract.picture else None
+
+
+def is_resized(part: ModelPart) -> bool:
+    """Whether a build of several sizes is asked at another than its first."""
+    recipe = part.built.recipe
+    return inputs_at(recipe, _size(part)) != recipe.inputs
+
+
+def float_graph(part: ModelPart) -> bytes:
+    """The graph that a build is made of, which takes the picture at the size of the part's
+    contract. Raises RkzooError."""
+    build, head = part.built, part.contract.head
+    with os_errors_explained("The model's graph cannot be read from the cache."):
+        graph = build.onnx.read_bytes()
+    if not isinstance(head, DetectHead) or not is_resized(part):
+        return graph
+    from rkzoo.graph.onnx.dynamic_size import with_dynamic_size
+    from rkzoo.graph.onnx.read import parse
+
+    freed: bytes = with_dynamic_size(parse(graph), max(head.strides)).SerializeToString()
+    return freed

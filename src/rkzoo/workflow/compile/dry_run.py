@@ -35,6 +35,9 @@ class SettledConversion:
         head: what is done with its head: whole, or cut and how equal.
         outputs: names of the graph's outputs.
         dtype: the number format.
+        sizes: (height, width) of each size of the picture that it would take; empty for a model
+            without one.
+        batch: how many samples it would take at once.
         calibration: how many samples calibrate it.
         toolkit: version of RKNN-Toolkit2.
         installed: whether that has an environment here already.
@@ -49,6 +52,8 @@ class SettledConversion:
     head: str
     outputs: tuple[str, ...]
     dtype: Dtype
+    sizes: tuple[tuple[int, int], ...]
+    batch: int
     calibration: int
     toolkit: str
     installed: bool
@@ -110,12 +115,10 @@ def dry_run(
 
 
 def _settled(prepared: Prepared, files: dict[str, Path]) -> SettledConversion:
-    recipe, proof = prepared.recipe, prepared.proof
+    recipe, proof, picture = prepared.recipe, prepared.proof, prepared.ready.contract.picture
     head = "whole"
     if proof is not None:
-        boxes = f"boxes to {proof.box_px:.1e} px, " if proof.cells else ""
-        head = f"cut, equal to the whole: {boxes}scores to "
-        head += f"{proof.score:.1e}"
+        head = f"cut, equal to the whole: {proof.words}"
     installed = any(env.version == recipe.toolkit for env in environment.installed())
     unfit = None if installed else environment.unavailable(recipe.toolkit)
     if unfit is not None:
@@ -125,6 +128,8 @@ def _settled(prepared: Prepared, files: dict[str, Path]) -> SettledConversion:
         head=head,
         outputs=prepared.outputs,
         dtype=recipe.dtype,
+        sizes=recipe.sizes or ((picture.size,) if picture else ()),
+        batch=recipe.batch,
         calibration=prepared.samples,
         toolkit=recipe.toolkit,
         installed=installed,

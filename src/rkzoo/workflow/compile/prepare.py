@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.contract.custom_operator import CustomOperator
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import BoxHead, Contract, TensorsHead
@@ -19,6 +20,7 @@ from rkzoo.contract.vector import VectorHead
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, require_space
 from rkzoo.graph.lowering.checks import NO_SIGMOID, bare_scores, quantization_info, stops
+from rkzoo.graph.lowering.custom import uncarried, with_custom_operators
 from rkzoo.graph.lowering.cut_head import bounded_away, keep_head
 from rkzoo.graph.lowering.rewrites.rewriting import AppliedRewrite, Rewritten, drawn, rewrite
 from rkzoo.graph.lowering.verify import (
@@ -50,6 +52,7 @@ from rkzoo.toolkit.recipe import (
     Recipe,
     offered,
 )
+from rkzoo.workflow.compile.ranges import own_ranges
 from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
@@ -129,7 +132,7 @@ def prepare(
         )
     kept = ready.graph()
     rewritten = rewritten_for(ready, kept, socs, report)
-    graph = rewritten.model
+    graph, custom = _carried(rewritten.model, report)
     summary = summarise(graph)
     shapes = {
         tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
@@ -148,20 +151,23 @@ def prepare(
         inputs=input_plans(ready.contract, next(iter(shapes))),
         toolkit=toolkit or DEFAULT_VERSION,
         batch=batch,
-        sizes=_sizes(ready, sizes, batch),
+        sizes=_sizes(ready, sizes, batch, report),
         memory_plan=memory.plan,
         compute_order=memory.order,
         quantised=own is not None,
         scores=score_outputs(ready.contract, [output.name for output in graph.graph.output])
         if dtype == "int8" and own is None
         else (),
+        custom=custom,
         **(_numbers(ready, dtype) if dtype != "fp16" and own is None else {}),
     )
     calibrates = is_calibrated(recipe)
     # Of the graph as it goes to the toolkit: a cut may have freed an output.
     cut = quantization_info(graph) if own is not None else None
     samples = len(pictures) if pictures and calibrates else 0
-    problems = dict.fromkeys(_stopped(ready, graph))
+    problems = dict.fromkeys(
+        (*_stopped(ready, graph), *_without_kernel(ready, rewritten.model, graph, socs))
+    )
     for soc in socs:
         found = checks.check(
             recipe=msgspec.structs.replace(recipe, soc=soc),
@@ -194,6 +200,9 @@ def prepare(
     if calibrates and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
+    if recipe.algorithm == "mse" and arrays and keep:
+        ranges = own_ranges(graph, recipe.inputs, arrays, report)
+        recipe = msgspec.structs.replace(recipe, ranges=ranges)
     content = graph.SerializeToString()
     size = len(content) + sum(array.nbytes for array in arrays)
     # Kept in the cache, and once more in the toolkit's scratch folder.
@@ -243,10 +252,10 @@ def rewritten_for(
 
 
 def _sizes(
-    ready: ResolvedModel, sizes: Sequence[tuple[int, int]], batch: int
+    ready: ResolvedModel, sizes: Sequence[tuple[int, int]], batch: int, report: ProgressReporter
 ) -> tuple[tuple[int, int], ...]:
-    """All sizes of the picture, that of the graph first; none where there is one. Raises
-    RkzooError where the head cannot be read at another size."""
+    """All sizes of the picture, that of the graph first; none where there is one, which is told.
+    Raises RkzooError where the head cannot be read at another size."""
     if not sizes:
         return ()
     head = ready.contract.head
@@ -271,7 +280,14 @@ def _sizes(
             f"Its coarsest cells are {stride} pixels wide, and must fill the input.",
             f"Give multiples of {stride}.",
         )
-    return tuple(dict.fromkeys((ready.contract.input.size, *sizes)))
+    own = ready.contract.input.size
+    every = tuple(dict.fromkeys((own, *sizes)))
+    for height, width in dict.fromkeys(size for size in sizes if sizes.count(size) > 1):
+        report.note(f"--sizes names {height}x{width} more than once: it is built once.")
+    if len(every) == 1:
+        report.note(f"--sizes names only {own[0]}x{own[1]}, the model's own: one size is built.")
+        return ()
+    return every
 
 
 def _for_chips(ready: ResolvedModel, socs: Sequence[str]) -> ResolvedModel:
@@ -320,6 +336,45 @@ def _stopped(ready: ResolvedModel, graph: onnx.ModelProto) -> list[checks.Proble
         else:
             what = f"The toolkit refuses the operator {stop.operator} ({stop.where})."
             why = "It takes no branches, no loops, and nothing whose shape depends on the numbers."
+            if stop.operator == "LSTM":
+                why = (
+                    "It crashes on peepholes (P) and on input_forget, which rkzoo writes out for "
+                    "at most 64 steps."
+                )
+        problems.append(checks.Problem(what, why, fix))
+    return problems
+
+
+def _carried(
+    graph: onnx.ModelProto, report: ProgressReporter
+) -> tuple[onnx.ModelProto, tuple[CustomOperator, ...]]:
+    """A graph with custom operators for what has no kernel, which are told."""
+    graph, custom = with_custom_operators(graph)
+    for operator in custom:
+        report.note(f"warning: {operator.sentence()}")
+    return graph, custom
+
+
+def _without_kernel(
+    ready: ResolvedModel, before: onnx.ModelProto, graph: onnx.ModelProto, socs: Sequence[str]
+) -> list[checks.Problem]:
+    """Operators that nothing computes on one of these chips: `graph` is the model with custom
+    operators, `before` without."""
+    there = {name for node in ready.original.graph.node for name in node.output}
+    small = [soc for soc in socs if not chips()[soc].takes_custom]
+    nodes, other = uncarried(graph), "rkzoo cannot carry it as a custom operator"
+    if small:
+        nodes = uncarried(before)
+        other = f"the library of {', '.join(small)} takes no custom operators"
+    why = f"RKNN-Toolkit2 has no kernel for it, and {other}."
+    first: dict[str, onnx.NodeProto] = {}
+    for node in nodes:
+        first.setdefault(node.op_type, node)
+    problems = []
+    for operator, node in first.items():
+        ends = [name for name in node.input if name in there]
+        fix = end_before(ready, ends) if ends else "Export the model without it."
+        what = f"Nothing computes the operator {operator} ({node.name or node.output[0]})."
         problems.append(checks.Problem(what, why, fix))
     return problems
 
@@ -368,7 +423,8 @@ def _numbers(ready: ResolvedModel, dtype: Dtype) -> dict[str, Any]:
     how = ready.quantise
     if dtype == "w4a16":
         method = how.method if how.method.startswith("group") else _W4A16_METHOD
-        return {"algorithm": how.algorithm or "normal", "method": method}
+        algorithm = "gdq" if how.algorithm == "gdq" else "normal"
+        return {"algorithm": algorithm, "method": method}
     return {
         "algorithm": how.algorithm or ready.algorithm,
         "method": how.method,
@@ -393,11 +449,11 @@ def _bare(ready: ResolvedModel) -> bool:
 def _proof(
     ready: ResolvedModel, graph: onnx.ModelProto, report: ProgressReporter
 ) -> EquivalenceReport | None:
-    recognition = ready.recognition
+    recognition, picture = ready.recognition, ready.contract.picture
     if recognition is not None and recognition.difference is not None:
-        return _arranged(recognition.difference, report)
-    if isinstance(ready.contract.head, VectorHead) and ready.contract.picture is not None:
-        verify_embedding(ready.original, graph, ready.contract.picture)
+        return arranged(recognition.difference, report)
+    if isinstance(ready.contract.head, VectorHead) and picture is not None:
+        return arranged(lambda: verify_embedding(ready.original, graph, picture), report)
     if not ready.is_cut or recognition is None or recognition.uncut is None:
         return None
     with report.task("Proving the cut equal to the whole graph"):
@@ -411,14 +467,20 @@ def _proof(
         )
 
 
-def _arranged(difference: Callable[[], float], report: ProgressReporter) -> EquivalenceReport:
-    """The proof of a graph that its recogniser arranged anew. Raises RkzooError."""
+def arranged(
+    difference: Callable[[], float | None], report: ProgressReporter
+) -> EquivalenceReport | None:
+    """The proof of a graph that was arranged anew or ends at its embedding, by how far its scores,
+    or numbers in shares of the largest, differ; None where it is the file's own. Raises
+    RkzooError."""
     with report.task("Proving the graph equal to the one in the file"):
         score = difference()
+    if score is None:
+        return None
     if not score <= _MAX_PROBABILITY:
         raise RkzooError(
             "The graph that would be built does not compute what the file computes.",
-            f"Their scores differ by {score:.1e}, on the same numbers in ONNX Runtime.",
+            f"Their outputs differ by {score:.1e}, on the same numbers in ONNX Runtime.",
             "Add --raw for plain tensors, and report the file.",
         )
     return EquivalenceReport(0.0, score, 2, 0, 1.0)

@@ -20,7 +20,7 @@ from rkzoo.runtime.simulator import SimulatorSession
 from rkzoo.toolkit import builds, environment
 from rkzoo.toolkit.builds import BuildInputs
 from rkzoo.toolkit.process import ToolkitProcess, simulated_soc
-from rkzoo.toolkit.recipe import Dtype
+from rkzoo.toolkit.recipe import Dtype, InputPlan, Recipe
 from rkzoo.workflow.request import calibration as calib
 from rkzoo.workflow.request.sidecar import read_sidecar
 
@@ -105,6 +105,14 @@ def simulate(
         raise
 
 
+def inputs_at(recipe: Recipe, size: tuple[int, int] | None) -> tuple[InputPlan, ...]:
+    """The inputs of a build, whose picture has `size` where it was built for several."""
+    if not recipe.sizes or size is None:
+        return recipe.inputs
+    (plan,) = recipe.inputs
+    return (msgspec.structs.replace(plan, shape=(*plan.shape[:2], *size)),)
+
+
 def simulate_in(
     process: ToolkitProcess, inputs: BuildInputs, size: tuple[int, int] | None = None
 ) -> SimulatorSession:
@@ -114,8 +122,7 @@ def simulate_in(
     recipe, file = inputs.recipe, rknn.read(built.rknn)
     if not recipe.sizes:
         return SimulatorSession(process, recipe.inputs, file.outputs, recipe.batch)
-    (plan,) = recipe.inputs
-    plan = msgspec.structs.replace(plan, shape=(*plan.shape[:2], *(size or plan.shape[2:])))
+    (plan,) = inputs_at(recipe, size)
     # In an order of the toolkit's own.
     place = file.shapes[plan.name].index(plan.shape)
     outputs = [

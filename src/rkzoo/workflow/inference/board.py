@@ -33,6 +33,7 @@ from rkzoo.soc.userland import bits_of, fits
 from rkzoo.soc.versions import Part, Version, judge, parse, upgrade
 from rkzoo.tasks.registry import spec_of
 from rkzoo.workflow.inference.backend import Backend
+from rkzoo.workflow.inference.board_custom import custom_operators
 from rkzoo.workflow.inference.board_refusals import cause, refuse
 from rkzoo.zoo.labels import label_set, label_sets
 
@@ -266,6 +267,7 @@ def open_npu(
 
         _judge(model, report)
         file = rknn.read(model.file)
+        custom_operators(model.file, file, lambda _: False)
         return LiteSession(
             model.file, file.inputs, file.outputs, cores=model.cores, picture=picture
         )
@@ -291,7 +293,9 @@ def _context(model: BoardBackend, report: ProgressReporter, flags: Init) -> Cont
             if first is not None and not first.closed:
                 return first.duplicate()
             _judge(model, report)
-            context = Context.open(NpuLibrary(model.library), model.file, flags)
+            library = NpuLibrary(model.library)
+            custom = custom_operators(model.file, readable_rknn(model.file), library.has)
+            context = Context.open(library, model.file, flags, custom)
         except NpuError as error:
             raise cause(error, readable_rknn(model.file), read_machine()) from error
         if context.stand_in:

@@ -30,6 +30,12 @@ class OnnxBackend(Backend):
     def of_model(
         cls, ready: ResolvedModel, request: Request, report: ProgressReporter
     ) -> OnnxBackend:
+        if request.sizes:
+            raise RkzooError(
+                "--sizes does not go with ONNX Runtime.",
+                "It is for a build of several sizes, and a float model is not built.",
+                "Leave it out, or add --runtime simulator.",
+            )
         return cls(ready.graph().SerializeToString())
 
     @classmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +149,11 @@ def part(
     """A float model on a runtime of this PC; one that its card keeps on the processor stays on
     ONNX Runtime. Raises RkzooError."""
     name = "onnx" if ready.card is not None and ready.card.cpu else runtime
-    return ModelPart(ready.contract, backend(name).of_model(ready, request, report), ready.prompts)
+    opened, contract = backend(name).of_model(ready, request, report), ready.contract
+    if request.sizes and request.size is not None:
+        known = (contract.input.size, *request.sizes)
+        contract = _at_size(ready.name, contract, request.size, known, runtime)
+    return ModelPart(contract, opened, ready.prompts)
 
 
 def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
@@ -160,6 +164,7 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
         ("--anchors", request.pairs),
         ("--shape", request.shapes),
         ("--raw", request.raw or None),
+        ("--sizes", request.sizes or None),
     ):
         if given is not None:
             raise RkzooError(
@@ -172,7 +177,10 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
         runtime = "simulator" if on_board(path, False) is None else "board"
     contract, opened = backend(runtime).of_rknn(path, request, report)
     if request.size is not None:
-        contract = _at_size(path, contract, request.size, runtime)
+        file = rknn.read(path)
+        shapes = file.shapes.get(file.inputs[0].name, ()) if file.inputs else ()
+        known = [(shape[2], shape[3]) for shape in shapes if len(shape) == 4]
+        contract = _at_size(str(path), contract, request.size, known, runtime)
     if request.labels is not None:
         named = spec_of(contract.head).name_classes(contract.head, request.labels)
         contract = msgspec.structs.replace(contract, labels=named)
@@ -184,17 +192,21 @@ def _of_rknn(path: Path, request: Request, report: ProgressReporter) -> Plan:
     return Plan(path.stem, opened.label, parts, contract.head, options=options)
 
 
-def _at_size(path: Path, contract: Contract, size: tuple[int, int], runtime: str) -> Contract:
-    """The contract of a .rknn that was built for several sizes, at one of them. Raises RkzooError
-    where it was not, or not for that."""
-    file, picture = rknn.read(path), contract.picture
-    known = file.shapes.get(file.inputs[0].name, ()) if file.inputs else ()
-    sizes = [shape[2:] for shape in known if len(shape) == 4]
+def _at_size(
+    name: str,
+    contract: Contract,
+    size: tuple[int, int],
+    sizes: Sequence[tuple[int, int]],
+    runtime: str,
+) -> Contract:
+    """The contract of a build of `sizes`, none where it is for one, at one of them. Raises
+    RkzooError where that is none of them."""
+    picture = contract.picture
     if picture is None or size not in (sizes or [picture.size]):
-        has = ", ".join(f"{height}x{width}" for height, width in sizes)
+        has = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(sizes))
         raise RkzooError(
             f"--size {size[0]}x{size[1]} does not go with this model.",
-            f"{path} was built for {has}." if has else f"{path} was built for one size.",
+            f"{name} is built for {has}." if has else f"{name} was built for one size.",
             f"Use one of these, or convert the model again with --sizes {size[0]}x{size[1]}.",
         )
     if runtime == "remote" and size != picture.size:

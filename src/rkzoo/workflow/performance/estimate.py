@@ -24,6 +24,7 @@ from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.files import cache_dir, package_digest, sha256_of
 from rkzoo.graph.lowering.checks import QuantizationInfo, quantization_info
+from rkzoo.graph.lowering.custom import with_custom_operators
 from rkzoo.graph.lowering.rewrites.rewriting import rewrite
 from rkzoo.graph.onnx.opset import MAX_OPSET
 from rkzoo.graph.onnx.read import load, parse
@@ -480,6 +481,9 @@ def build_inputs(subject: EstimateSubject, soc: str, dtype: Dtype, toolkit: str)
     pairs = zip(subject.inputs, subject.integer, strict=True)
     arrays = [_noise(plan, integer) for plan, integer in pairs] if is_calibrated(recipe) else []
     graph = rewrite(parse(subject.graph), [soc], proved=False).model
+    if chips()[soc].takes_custom:
+        graph, custom = with_custom_operators(graph)
+        recipe = msgspec.structs.replace(recipe, custom=custom)
     key = builds.store(graph.SerializeToString(), arrays, recipe)
     build_inputs = builds.find(key)
     if build_inputs is None:

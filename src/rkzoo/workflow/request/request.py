@@ -92,8 +92,8 @@ class Request:
         chip: The chip of the board `on`, where it tells none that is known.
         dtype: "int8", "fp16" or "w4a16" (4-bit weights), for the simulator, for what is built for
             `on`, and for `convert`; None is the model's first.
-        algorithm: How INT8 ranges are found, "normal", "kl_divergence" or "mmse", or 4-bit weights:
-            "normal" (rounded) or "gdq"; in place of what was tuned for the model.
+        algorithm: How INT8 ranges are found, "mse" (rkzoo's own), "normal", "kl_divergence" or
+            "mmse", or 4-bit weights: "normal" (rounded) or "gdq"; in place of what was tuned for the model.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         calibration_count: How many of them, at equal distances; None is what the model's card
@@ -107,7 +107,8 @@ class Request:
             "DepthFirst", likewise.
         cut: False leaves a detection head's postprocessing in the graph.
         recipe: A file that `TuningResult.save` or `rkzoo tune` wrote; in place of the card's.
-        plain: Leave out what was tuned for the model's card (its key `int8`).
+        plain: Leave out what was tuned for the model's card (its key `int8`), and rkzoo's own INT8
+            ranges: what the toolkit does.
         size: (height, width) of an input whose size the model leaves free; of a .rknn that was
             built for several, which of them.
         sizes: (height, width) of all pictures that a .rknn of several takes, for `convert` and the

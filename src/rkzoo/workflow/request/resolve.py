@@ -156,7 +156,7 @@ def _from_graph(
             file=str(path.resolve()), sha256=sha256_of(path), card=card.name if card else ""
         ),
         dtypes=card.dtypes if card else _dtypes(contract),
-        algorithm=card.calibration.algorithm if card else _ALGORITHM.get(contract.family, "normal"),
+        algorithm=card.calibration.algorithm if card else _ALGORITHM.get(contract.family, "mse"),
         card=card,
         recognition=recognition,
         files=_used(card, files),
@@ -318,7 +318,8 @@ def _with_feed(
             request.feed.refuse(f"{name} takes no pictures.")
         return contract
     contract = msgspec.structs.replace(contract, picture=request.feed.over(contract.picture))
-    if request.size is not None and request.size != contract.input.size:
+    size = request.size
+    if size not in (None, contract.input.size, *request.sizes):  # of several, it chooses one
         fixed = "x".join(map(str, contract.input.size))
         report.note(f"{name} has an input of {fixed} that cannot be changed: --size is not used.")
     return contract

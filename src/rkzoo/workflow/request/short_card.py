@@ -121,7 +121,7 @@ def card_text(ready: ResolvedModel, name: str, file: str) -> str:
         _line("dtypes", list(ready.dtypes), "what may be built, the usual one first"),
         "calibration:  # of INT8",
         _line("  count", 100, "how many of a folder that holds more"),
-        _line("  algorithm", ready.algorithm, "normal, kl_divergence or mmse"),
+        _line("  algorithm", ready.algorithm, "mse, normal, kl_divergence or mmse"),
         "  # folder: samples  # where they lie, from this card's folder, when --calib is not given",
     ]
     return "\n".join(lines) + "\n"

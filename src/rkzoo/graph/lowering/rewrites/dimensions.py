@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import onnx
 
+from rkzoo.graph.lowering.rewrites.reductions import reduced_axes
 from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
 
@@ -68,4 +70,54 @@ def windows(node: onnx.NodeProto, new: Writer) -> bool:
     at = new.reshape(node.input[0], folded)
     at = new.add("Transpose", at, perm=[0, 2, 1, 3])
     new.reshape(at, [shape[axis] for axis in perm], to=node.output[0])
+    return True
+
+
+def along_one_axis(node: onnx.NodeProto, new: Writer) -> bool:
+    """A softmax or a sum of six dimensions and more, with those before and behind its axes
+    in one each."""
+    x, given = node.input[0], attributes(node)
+    shape, out = new.shape(x), new.shape(node.output[0])
+    if shape is None or out is None or len(shape) < _MANY or not all(shape) or not new.is_float(x):
+        return False
+    reduces = node.op_type == "ReduceSum"
+    axes = reduced_axes(node, new) if reduces else (given.get("axis", -1) % len(shape),)
+    if not axes or list(axes) != list(range(axes[0], axes[-1] + 1)):
+        return False
+    folded = [
+        prod(shape[: axes[0]]),
+        prod(shape[axes[0] : axes[-1] + 1]),
+        prod(shape[axes[-1] + 1 :]),
+    ]
+    if folded[1] == 1:
+        return False
+    # The last axis is where the NPU looks for it.
+    folded, axis = ([1, *folded], 2) if folded[2] > 1 else ([1, 1, *folded[:2]], 3)
+    at = new.reshape(x, folded)
+    if not reduces:
+        at = new.add("Softmax", at, axis=axis)
+    elif new.opset >= 13:
+        at = new.add("ReduceSum", at, new.whole([axis]), keepdims=1)
+    else:
+        at = new.add("ReduceSum", at, axes=[axis], keepdims=1)
+    new.reshape(at, out, to=node.output[0])
+    return True
+
+
+def each_number(node: onnx.NodeProto, new: Writer) -> bool:
+    """An activation of five dimensions and more next to a transpose, over two: the toolkit moves
+    the one past the other without end. It does not with five, of which the first is one."""
+    x, result = node.input[0], node.output[0]
+    shape = new.shape(x)
+    if shape is None or len(shape) <= _MOST or not all(shape) or not new.is_float(x):
+        return False
+    if len(shape) < _MANY and shape[0] == 1:
+        return False
+    beside = [*new.view.consumers.get(result, []), new.view.producers.get(x)]
+    if all(other is None or other.op_type != "Transpose" for other in beside):
+        return False
+    at = new.reshape(x, [1, 1, prod(shape[:-1]), shape[-1]])
+    copy = new.copy(node)
+    copy.input[0], copy.output[0] = at, f"{result}_folded"
+    new.add("Reshape", copy.output[0], new.whole(shape), to=result)
     return True

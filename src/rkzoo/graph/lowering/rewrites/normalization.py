@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 from onnx import helper
@@ -10,6 +12,9 @@ from rkzoo.graph.lowering.rewrites.rule import Writer
 from rkzoo.graph.onnx.view import attributes
 
 _DEFAULTS = {"axis": -1, "epsilon": 1e-5}
+
+# Numbers that the toolkit normalises along several axes; with one more it fails in every graph.
+_MOST = 8191
 
 
 def group_norm(node: onnx.NodeProto, new: Writer) -> bool:
@@ -39,4 +44,32 @@ def given_defaults(node: onnx.NodeProto, new: Writer) -> bool:
         return False
     copy = new.copy(node)
     copy.attribute.extend(helper.make_attribute(name, value) for name, value in missing.items())
+    return True
+
+
+def over_a_map(node: onnx.NodeProto, new: Writer) -> bool:
+    """A LayerNormalization over many rows and columns is an InstanceNormalization of one channel,
+    whose scale and bias are a number each."""
+    x, given = node.input[0], attributes(node)
+    shape, scale = new.shape(x), new.value(node.input[1])
+    bias = new.value(node.input[2]) if node.input[2:] and node.input[2] else None
+    if shape is None or scale is None or len(node.output) > 1 or not new.is_float(x):
+        return False
+    axis = given.get("axis", -1) % len(shape)
+    count = math.prod(shape[axis:])
+    if (
+        len(shape) - axis < 2
+        or count <= _MOST
+        or (node.input[2:] and node.input[2] and bias is None)
+    ):
+        return False
+    apart = new.reshape(x, [math.prod(shape[:axis]), 1, count // shape[-1], shape[-1]])
+    one, zero = new.constant(np.ones(1)), new.constant(np.zeros(1))
+    epsilon = given.get("epsilon", _DEFAULTS["epsilon"])
+    level = new.add("InstanceNormalization", apart, one, zero, epsilon=epsilon)
+    level = new.reshape(level, shape)
+    level = new.add("Mul", level, new.constant(scale))
+    if bias is not None:
+        level = new.add("Add", level, new.constant(bias))
+    new.call(level, node.output[0])
     return True

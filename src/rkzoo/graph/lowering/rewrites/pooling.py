@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,8 @@ from rkzoo.graph.onnx.view import Array, attributes
 
 
 def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
-    """A maximum over depth, rows and columns is one over rows and columns, then one over depth.
+    """A maximum over depth, rows and columns is one over rows and columns, then one over depth; so
+    is an average, whose windows meet as many numbers as each axis of them does.
 
     In: N x C x D x H x W. The first pooling has the depth among its channels; the second one has
     rows and columns in one axis.
@@ -22,8 +24,17 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
     if shape is None or out is None or len(shape) != 5 or len(node.output) > 1 or not plain:
         return False
     kernel = given["kernel_shape"]
-    strides, dilations = given.get("strides", [1] * 3), given.get("dilations", [1] * 3)
+    strides = given.get("strides", [1] * 3)
     pads, ceil = given.get("pads", [0] * 6), given.get("ceil_mode", 0)
+    counted: dict[str, Any] = {
+        name: given[name] for name in ("count_include_pad",) if name in given
+    }
+    if node.op_type == "AveragePool" and not any(pads) and not ceil:
+        return False
+    # AveragePool takes dilations in newer opsets only.
+    flat, deep = dict(counted), dict(counted)
+    if "dilations" in given:
+        flat["dilations"], deep["dilations"] = given["dilations"][1:], [given["dilations"][0], 1]
     batch, channels, depth, height, width = shape
     at = new.reshape(node.input[0], [batch, channels * depth, height, width])
     alone = kernel[0] == 1 and not pads[0] and not pads[3]
@@ -33,24 +44,24 @@ def pool_in_space(node: onnx.NodeProto, new: Writer) -> bool:
         ]
         at = new.add("Gather", at, new.whole(kept.ravel()), axis=1)
     at = new.add(
-        "MaxPool",
+        node.op_type,
         at,
         kernel_shape=kernel[1:],
         strides=strides[1:],
-        dilations=dilations[1:],
         pads=[*pads[1:3], *pads[4:]],
         ceil_mode=ceil,
+        **flat,
     )
     if not alone:
         at = new.reshape(at, [batch, channels, depth, out[3] * out[4]])
         at = new.add(
-            "MaxPool",
+            node.op_type,
             at,
             kernel_shape=[kernel[0], 1],
             strides=[strides[0], 1],
-            dilations=[dilations[0], 1],
             pads=[pads[0], 0, pads[3], 0],
             ceil_mode=ceil,
+            **deep,
         )
     new.reshape(at, out, to=node.output[0])
     return True

@@ -36,6 +36,47 @@ def linear(node: onnx.NodeProto, new: Writer) -> bool:
     return (aligned or not whole) and _by_products(node, new)
 
 
+def in_space(node: onnx.NodeProto, new: Writer) -> bool:
+    """A resize of depth, rows and columns is one of rows and columns, then one of the depth.
+
+    In: N x C x D x H x W. The first has the depth among its channels; the second has rows and
+    columns in one axis.
+    """
+    given, shape, out = attributes(node), new.shape(node.input[0]), new.shape(node.output[0])
+    names = [*node.input, "", "", ""][2:4]
+    scales, sizes = (new.value(name) for name in names)
+    if shape is None or out is None or len(shape) != 5 or "axes" in given:
+        return False
+    if given.get("mode", b"nearest") not in (b"nearest", b"linear") or shape[:2] != out[:2]:
+        return False
+    way = given.get("coordinate_transformation_mode", b"half_pixel")
+    policy = given.get("keep_aspect_ratio_policy", b"stretch")
+    if way == b"tf_crop_and_resize" or policy != b"stretch":
+        return False
+    batch, channels, depth, height, width = shape
+
+    def resized(at: str, before: list[int], after: list[int], by: list[float]) -> str:
+        if before == after:
+            return at
+        at = new.reshape(at, before)
+        wanted = new.whole(after) if not by else new.constant(np.array(by))
+        return new.add("Resize", at, "", *([""] if not by else []), wanted, **given)
+
+    by: list[float] = [] if scales is None or not scales.size else scales.tolist()
+    if not by and (sizes is None or not sizes.size):
+        return False
+    folded = batch, channels * depth
+    at = resized(
+        node.input[0], [*folded, height, width], [*folded, *out[3:]], by and [1, 1, *by[3:]]
+    )
+    plane = out[3] * out[4]
+    at = resized(
+        at, [batch, channels, depth, plane], [*shape[:2], out[2], plane], by and [1, 1, by[2], 1]
+    )
+    new.reshape(at, out, to=node.output[0])
+    return True
+
+
 def _by_products(node: onnx.NodeProto, new: Writer) -> bool:
     """Two products with the matrices that ONNX Runtime makes of a resize of each axis."""
     shape = new.shape(node.input[0])

@@ -35,6 +35,11 @@ def _of(operators: str, rule: Rule, form: str, why: str, chips: tuple[str, ...] 
 
 
 _CRASH = "the toolkit crashes on it"
+_ACTIVATIONS = (
+    "Relu LeakyRelu Elu Sigmoid HardSigmoid HardSwish Tanh Softplus Erf Exp Sqrt Abs Neg Clip"
+)
+_LOST = "the toolkit loses its last cell"
+_ENDLESS = "the toolkit does not come to an end with it beside a transpose"
 _FUSION = "the toolkit's fusion of attention crashes on some of them"
 _UNKNOWN = "the toolkit does not know it"
 _FLAT = "the compiler has the processor flatten the map before it"
@@ -54,6 +59,8 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("MatMul", attention.scale_after_product, "the product, then scaled", _FUSION),
     _of("Conv", stems.focus, "one that reads the picture itself", _PROCESSOR),
     _of("Conv", stems.patches, "two in steps of at most 7 pixels", _WASTE),
+    _of("LSTM", recurrent.steps, "its steps", _CRASH),
+    _of("LSTM", recurrent.cell_beside_state, "one whose last state is read, too", _LOST),
     _of("LSTM GRU RNN", recurrent.complete, "the same with bias and outputs given", _CRASH),
     _of("GRU RNN", recurrent.last_step, "its steps, of which the last is taken", _CRASH),
     _of("Mish", activations.mish, "x tanh(softplus(x))", _UNKNOWN),
@@ -61,6 +68,7 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("Selu", activations.selu, "a scaled Elu", _PROCESSOR),
     _of("Celu", activations.celu, "a scaled Elu", _UNKNOWN),
     _of("Gelu", activations.gelu, "its formula", _UNKNOWN),
+    _of("Resize", resizing.in_space, "one in planes, then one of the depth", _CRASH),
     _of("Resize", resizing.cubic, "two matrix products", _CRASH),
     _of("GroupNormalization", normalization.group_norm, "InstanceNormalization", _UNKNOWN),
     _of(
@@ -69,11 +77,12 @@ REWRITES: tuple[Rewrite, ...] = (
         "the same with axis and epsilon given",
         _PROCESSOR,
     ),
+    _of("LayerNormalization", normalization.over_a_map, "InstanceNormalization", _CRASH),
     _of("Min", reductions.minimum, "-max(-a, -b)", _PROCESSOR),
     _of("Mean", reductions.mean, "a sum and a product", _PROCESSOR),
     _of("ReduceMax ReduceMin", reductions.extreme, "poolings and maxima of halves", _PROCESSOR),
     _of("ReduceMax", reductions.largest_channel, "maxima of halves", _PROCESSOR, _NO_REDUCE),
-    _of("MaxPool", pooling.pool_in_space, "poolings in planes", _CRASH),
+    _of("MaxPool AveragePool", pooling.pool_in_space, "poolings in planes", _CRASH),
     _of("AveragePool", pooling.mean_of_what_is_there, "one with zeros beyond the edge", _PROCESSOR),
     _of("Slice", pooling.every_other, "Gather or a pooling of single numbers", _PROCESSOR),
     _of("Tile", indexing.tile, "Concat", _PROCESSOR),
@@ -91,7 +100,14 @@ REWRITES: tuple[Rewrite, ...] = (
     _of("Resize", resizing.linear, "two matrix products", _PROCESSOR, _TURNS),
     _of("GridSample", indexing.fixed_grid, "a matrix product", _PROCESSOR),
     _of("Add Sub Mul Div", dimensions.fewer_dimensions, "one of four dimensions", _PROCESSOR),
+    _of(
+        "Softmax ReduceSum",
+        dimensions.along_one_axis,
+        "one of four dimensions",
+        _CRASH,
+    ),
     _of("Transpose", dimensions.windows, "one of four dimensions", "its numbers come out wrong"),
+    _of(_ACTIVATIONS, dimensions.each_number, "one of four dimensions", _ENDLESS),
     _of("Gemm", dense.dense, "a convolution of the whole map", _FLAT, _FLATTENS),
     Rewrite(
         "twins",
