@@ -22,6 +22,7 @@ from rkzoo.graph.families import (
     raw_levels,
     restore,
     retinaface,
+    rtmo,
     semantic,
     speech,
     top_down_pose,
@@ -41,6 +42,7 @@ from rkzoo.graph.families.recognition import (
     ImageSource,
     Recogniser,
     Recognition,
+    SecondPart,
     UnknownHead,
 )
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
@@ -81,6 +83,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
     ("a DETR", queries.queries),
+    ("an RTMO", rtmo.cells_of_people),
 )
 # Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
@@ -187,6 +190,10 @@ def recognise_arranged(
     Raises:
         RkzooError: As `recognise`.
     """
+    whole = _split(model, size)
+    if whole is not None:
+        network, second = whole
+        return network, replace(recognise(network, size, labels), second=second)
     try:
         return model, recognise(model, size, labels)
     except UnknownHead:
@@ -201,6 +208,22 @@ def recognise_arranged(
         except UnknownHead:
             pass  # the reason of the file itself is the one to be told
         raise
+
+
+@looking()
+def _split(
+    model: onnx.ModelProto, size: tuple[int, int] | None
+) -> tuple[onnx.ModelProto, SecondPart] | None:
+    """A graph with NMS inside and a network of its own behind it, taken apart."""
+    if not _suppressing(model):
+        return None
+    noted = size or _noted_size(model)
+    model = picture_as_floats(model, noted)
+    name, shape, others = _inputs(model)
+    fixed = _fixed_size(shape) or noted
+    if others or fixed is None:
+        return None
+    return rtmo.split(model, name, (1, shape[1] or 3, *fixed))
 
 
 def _nearest(view: GraphView, reasons: Mapping[str, str]) -> str:
