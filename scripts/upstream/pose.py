@@ -160,7 +160,17 @@ def _rtmo(config: str, side: int) -> Any:
                 },
             }
         )
-        model.switch_to_deploy()
+        # It is fed with 0..255: without statistics of these each layer would be ten times the last.
+        norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        pictures = torch.rand(2, 3, side // 16, side // 16) * 255
+        pictures = torch.nn.functional.interpolate(pictures, (side, side), mode="bilinear")
+        with torch.no_grad():
+            model.train().head.forward(model.neck(model.backbone(pictures)))
+        for norm in norms:
+            torch.nn.init.constant_(norm.weight, 0.6)  # for the weights are to be drawn again
+        model.eval().switch_to_deploy()
         with RewriterContext(settings, "onnxruntime", IR.ONNX, opset=11), torch.no_grad():
             torch.onnx.export(
                 model,

@@ -100,10 +100,11 @@ class DetectHead(StrictStruct, frozen=True, tag="detect", tag_field="kind"):
     `suppression`: within each class, across all classes, or none where the network itself
     gives one box an object (YOLOv10, YOLO26). `coefficients`: mask coefficients a box.
     `keypoints` and `keypoint_values` (2 without visibility; 1 for visibility alone, where the
-    `coefficients` are a vector of which another network makes the points); raw ones are (2 p + corner of the
-    cell) * stride, or (p + centre of the cell) * stride where `centred_keypoints` (YOLO26), or
-    p * anchor + corner of the cell * stride in a head with anchors (YOLOv5-face), or (p + corner
-    of the cell) * stride in one of `exponent` (YuNet). `faces`: the
+    `coefficients` are a vector of which another network makes the points); raw ones are
+    (2 p + corner of the cell) * stride, or (p + centre of the cell) * stride where
+    `centred_keypoints` (YOLO26), or p * anchor + corner of the cell * stride in a head with
+    anchors (YOLOv5-face), or (p + corner of the cell) * stride in one of `exponent` (YuNet).
+    `faces`: the
     one class is a face and its five points are eyes, nose and the corners of the mouth.
     `rotated`: boxes have an angle; a raw one is (sigmoid(a) - 1/4) * pi, or a itself where
     `plain_angle` (YOLO26).
@@ -115,7 +116,9 @@ class DetectHead(StrictStruct, frozen=True, tag="detect", tag_field="kind"):
     reg_max: Annotated[int, msgspec.Meta(ge=1)] = 16
     strides: tuple[Size, ...] = (8, 16, 32)
     activated: bool = True
-    coding: Literal["dfl", "distance", "log_distance", "anchor", "exponent", "middle_exponent"] = "dfl"
+    coding: Literal["dfl", "distance", "log_distance", "anchor", "exponent", "middle_exponent"] = (
+        "dfl"
+    )
     cell_offset: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
     objectness: Literal["none", "product", "geometric", "alone"] = "none"

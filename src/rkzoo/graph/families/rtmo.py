@@ -32,7 +32,6 @@ from rkzoo.graph.families.branches import (
     probe,
     sigmoid,
     strides_of,
-    times,
 )
 from rkzoo.graph.families.head_postprocessing import Branch, head_postprocessing
 from rkzoo.graph.families.outputs import cut_outputs
@@ -59,7 +58,9 @@ _PERSON = 5
 _PROVED = 4  # people
 _POINT_PX = 1e-2
 _SHARE = 1e-5  # float32 keeps six digits of the hundreds of pixels that exp of a side makes
-_WHY = "It reads the pose vectors of those people alone whom NMS leaves, in the bins of their boxes."
+_WHY = (
+    "It reads the pose vectors of those people alone whom NMS leaves, in the bins of their boxes."
+)
 _FEEDING = (
     "Assumed, since the file does not say: BGR pixels of 0..255, in the middle of the input and "
     "padded with 114, as RTMO was trained."
@@ -243,14 +244,15 @@ def _classifier(
 ) -> onnx.ModelProto:
     """The graph from a person's rows to key points 1x1xKx3: of tables with one row the first."""
     fed = [
-        ArrayInput(name=name, shape=(*(1,) * (len(view.shapes[name]) - 1), view.shapes[name][-1] or 1))
+        ArrayInput(
+            name=name, shape=(*(1,) * (len(view.shapes[name]) - 1), view.shapes[name][-1] or 1)
+        )
         for name in tables
     ]
-    kind = "int32" if rows.dtype == np.int32 else "int64"
     shape = (1,) * rows.ndim
-    model = part(view.model, [*fed, ArrayInput(name=index, shape=shape, dtype=kind)], [output])
+    model = part(view.model, [*fed, ArrayInput(name=index, shape=shape, dtype="int64")], [output])
     graph = model.graph
-    graph.initializer.append(numpy_helper.from_array(np.zeros(shape, rows.dtype), index))
+    graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.int64), index))
     kept = {info.name: info for info in graph.input if info.name != index}
     del graph.input[:]
     graph.input.extend(kept[name] for name in tables)
@@ -271,7 +273,9 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
         tensor.name = other.get(tensor.name, tensor.name)
 
 
-def _agrees(classifier: onnx.ModelProto, tables: Sequence[Array], rows: Array, people: Array) -> bool:
+def _agrees(
+    classifier: onnx.ModelProto, tables: Sequence[Array], rows: Array, people: Array
+) -> bool:
     """Whether the classifier alone gives what it gave inside, for the first people."""
     for place, row in enumerate(rows[:_PROVED]):
         if row < 0:
@@ -295,7 +299,9 @@ def _network(view: GraphView, picture: ArrayInput, tables: Sequence[str]) -> onn
     count, width = shapes[0][-2] or 1, sum(shape[-1] or 0 for shape in shapes)
     parts = [f"{_JOINED}_{place}" for place in range(len(tables))]
     for name, joined, shape in zip(tables, parts, shapes, strict=True):
-        whole = numpy_helper.from_array(np.array([1, count, shape[-1]], np.int64), f"{joined}_shape")
+        whole = numpy_helper.from_array(
+            np.array([1, count, shape[-1]], np.int64), f"{joined}_shape"
+        )
         graph.initializer.append(whole)
         graph.node.append(helper.make_node("Reshape", [name, whole.name], [joined]))
     graph.node.append(helper.make_node("Concat", parts, [_JOINED], axis=2))
@@ -392,4 +398,6 @@ def _rows(level: Sequence[Branch], values: Mapping[str, Array], stride: int) -> 
     y, x = np.divmod(np.arange(len(box)), level[0].shape[3])
     centre = (box[:, :2] + np.stack((x, y), axis=1)) * stride + (stride - 1) / 2
     half = np.exp(box[:, 2:]) * stride / 2
-    return np.concatenate((centre - half, centre + half, sigmoid(score), pose, sigmoid(seen)), axis=1)
+    return np.concatenate(
+        (centre - half, centre + half, sigmoid(score), pose, sigmoid(seen)), axis=1
+    )

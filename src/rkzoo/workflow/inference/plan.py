@@ -148,7 +148,7 @@ def part(
 ) -> ModelPart:
     """A float model on a runtime of this PC; one that its card keeps on the processor stays on
     ONNX Runtime. Raises RkzooError."""
-    name = "onnx" if ready.card is not None and ready.card.cpu else runtime
+    name = "onnx" if ready.cpu else runtime
     return ModelPart(ready.contract, backend(name).of_model(ready, request, report), ready.prompts)
 
 
