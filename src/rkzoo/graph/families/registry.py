@@ -117,6 +117,10 @@ _OTHER_KIND = ("level ends in", "branches of their own")
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
 _ROUNDED = "The graph is quantised; its head was looked at without the rounding."
+_BEHIND = (
+    "Behind the NMS inside, a classifier makes the key points of each person: both are taken off, "
+    "and the classifier stays on the processor; tried apart it gave what it gave inside."
+)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
@@ -193,7 +197,8 @@ def recognise_arranged(
     whole = _split(model, size)
     if whole is not None:
         network, second = whole
-        return network, replace(recognise(network, size, labels), second=second)
+        found = recognise(network, size, labels)
+        return network, replace(found, second=second, evidence=(*found.evidence, _BEHIND))
     try:
         return model, recognise(model, size, labels)
     except UnknownHead:
@@ -398,7 +403,7 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
         "RTMDet, YOLO-face, YuNet, RT-DETR, D-FINE, RF-DETR and their kin, poses of one person "
-        "(RTMPose, ViTPose, HRNet), classifiers, embeddings, segmentations, depth (DPT, MiDaS, "
+        "(RTMPose, ViTPose, HRNet), RTMO, classifiers, embeddings, segmentations, depth (DPT, MiDaS, "
         "Depth Anything), super-resolution, anomaly maps, PP-OCR, LPRNet, RetinaFace and "
         "SenseVoice; for other models see rkzoo list.",
     )
