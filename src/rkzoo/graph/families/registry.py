@@ -403,9 +403,9 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
         "RTMDet, YOLO-face, YuNet, RT-DETR, D-FINE, RF-DETR and their kin, poses of one person "
-        "(RTMPose, ViTPose, HRNet), RTMO, classifiers, embeddings, segmentations, depth (DPT, MiDaS, "
-        "Depth Anything), super-resolution, anomaly maps, PP-OCR, LPRNet, RetinaFace and "
-        "SenseVoice; for other models see rkzoo list.",
+        "(RTMPose, ViTPose, HRNet) and of all (RTMO), classifiers, embeddings, segmentations, "
+        "depth (DPT, MiDaS, Depth Anything), super-resolution, anomaly maps, PP-OCR, LPRNet, "
+        "RetinaFace and SenseVoice; for other models see rkzoo list.",
     )
 
 
