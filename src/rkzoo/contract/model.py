@@ -22,7 +22,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
-from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
+from rkzoo.contract.pose import OneStagePoseHead, PeoplePoseHead, TopDownPoseHead
 from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
@@ -77,6 +77,7 @@ Head = (
     | TranslateHead
     | MarianHead
     | PeoplePoseHead
+    | OneStagePoseHead
 )
 
 TaskName = Literal[

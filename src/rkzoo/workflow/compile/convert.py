@@ -150,7 +150,7 @@ def convert(
     files: dict[str, Path] = {}
     for role, ready in models:
         files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
-        if ready.card is not None and ready.card.cpu:
+        if ready.cpu:
             on_processor(ready, models, report)
             cpu[role] = (ready.graph().SerializeToString(), ready.contract)
             continue
@@ -184,7 +184,7 @@ def check_target(name: str, target: Path | None) -> None:
 
 def on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter) -> None:
     """Notes that a part of a pipeline is not converted. Raises RkzooError for a single model."""
-    why = ready.card.cpu if ready.card else ""
+    why = ready.cpu
     if models.single:
         raise RkzooError(
             f"{ready.name} is not converted.",

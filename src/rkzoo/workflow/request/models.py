@@ -84,6 +84,11 @@ def find_models(
     pipeline = is_pipeline(name)
     if pipeline is None:
         ready = find_model(name, request, report, to_run=to_run)
+        found, second = ready.recognition, ready.second()
+        if found is not None and found.second is not None and second is not None:
+            validate_options(found.second.head, request.given())
+            roles, head = found.second.roles, found.second.head
+            return Models(Path(name).stem, roles, ready, iter((second,)), head)
         validate_options(ready.contract.head, request.given())
         return Models(Path(name).stem, ("model",), ready, iter(()), ready.contract.head)
     request.feed.refuse(f"{name} consists of several models, each fed in its own way.")
