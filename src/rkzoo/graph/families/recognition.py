@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import onnx
+
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
@@ -54,6 +56,15 @@ class HeadTensor:
 
 
 @dataclass(frozen=True)
+class SplitPart:
+    """One of the graphs that a network is split into: the role it plays, and its inputs."""
+
+    role: str
+    model: onnx.ModelProto
+    inputs: tuple[ArrayInput, ...]
+
+
+@dataclass(frozen=True)
 class Recognition:
     """A graph whose head is known.
 
@@ -77,6 +88,8 @@ class Recognition:
         seen: Preprocessing inside the graph, one sentence each.
         difference: Where the graph was arranged anew: runs it beside the one in the file, and
             returns the largest difference of their scores, in 0..1.
+        parts: The graphs that it is split into, where it cannot be one for an NPU; `contract` says
+            how they work together.
     """
 
     family: str
@@ -90,6 +103,7 @@ class Recognition:
     assumed: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
     difference: Callable[[], float] | None = None
+    parts: tuple[SplitPart, ...] = ()
 
 
 @dataclass(frozen=True)
