@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rkzoo.contract.audio import CtcSpeechHead
+from rkzoo.contract.audio import CtcSpeechHead, ParaformerHead
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import (
@@ -383,7 +383,8 @@ def custom_string(contract: Contract) -> str:
 
 def _brief(contract: Contract) -> Head:
     head = contract.head
-    return head.with_statistics((), ()) if isinstance(head, CtcSpeechHead) else head
+    known = isinstance(head, (CtcSpeechHead, ParaformerHead))
+    return head.with_statistics((), ()) if known else head
 
 
 def _unusual(record: Any) -> Any:

@@ -1,0 +1,94 @@
+"""One file that becomes several models: its parts as models of their own, proved together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import helper
+
+from rkzoo.contract.audio import ParaformerHead
+from rkzoo.contract.model import Contract, TensorsHead
+from rkzoo.errors import RkzooError
+from rkzoo.graph.families.recognition import SplitPart
+from rkzoo.graph.onnx.view import run_whole
+from rkzoo.runtime.onnx import OnnxSession
+from rkzoo.session import Array
+from rkzoo.tasks.speech.paraformer import Paraformer
+from rkzoo.workflow.request.resolved import ResolvedModel
+
+
+def split_models(whole: ResolvedModel) -> Iterator[ResolvedModel]:
+    """The models that a file is split into, in order; none where it is one.
+
+    Each keeps the labels of the whole. The first is proved, with all others behind it.
+    """
+    recognition = whole.recognition
+    if recognition is None:
+        return
+
+    def difference() -> float:
+        return _difference(whole, {part.role: part for part in recognition.parts})
+
+    for place, part in enumerate(recognition.parts):
+        contract = Contract(
+            family=whole.contract.family,
+            head=TensorsHead(),
+            labels=whole.contract.labels,
+            others=part.inputs,
+        )
+        yield replace(
+            whole,
+            name=f"{whole.name}-{part.role}",
+            original=part.model,
+            contract=contract,
+            source=msgspec.structs.replace(whole.source, part=part.role),
+            recognition=replace(
+                recognition,
+                contract=contract,
+                parts=(),
+                difference=None if place else difference,
+            ),
+        )
+
+
+def _difference(whole: ResolvedModel, parts: Mapping[str, SplitPart]) -> float:
+    """The largest difference between probabilities of the file's graph and of its parts, on noise
+    of the whole length and of half of it, which the file's graph is given unpadded; 1 where they
+    hear different numbers of tokens."""
+    head = whole.contract.head
+    if not isinstance(head, ParaformerHead):
+        raise RkzooError(f"{whole.contract.family} is not split.", code=1)
+    encoder, decoder = (
+        OnnxSession(parts[role].model.SerializeToString()) for role in ("encoder", "decoder")
+    )
+    with encoder, decoder:
+        mine = Paraformer(encoder, decoder, head, ())
+        _, rows, width = encoder.inputs[0].shape
+        random = np.random.default_rng(0)
+        return max(
+            _apart(whole.original, mine, random.normal(size=(count, width)).astype(np.float32))
+            for count in (rows, rows // 2)
+        )
+
+
+def _apart(file: onnx.ModelProto, mine: Paraformer, rows: Array) -> float:
+    kinds = {i.name: i.type.tensor_type.elem_type for i in file.graph.input}
+    numbers = {name: np.dtype(helper.tensor_dtype_to_np_dtype(kinds[name])) for name in kinds}
+    feeds = {
+        name: rows[None] if kind == np.float32 else np.array([len(rows)], kind)
+        for name, kind in numbers.items()
+    }
+    wanted = next(value for value in run_whole(file, feeds) if value.ndim == 3)[0]
+    scores, _ = mine.scores(rows) or (wanted[:0], ())
+    if scores.shape != wanted.shape:
+        return 1.0
+    return float(np.abs(_softmax(scores) - _softmax(wanted)).max(initial=0))
+
+
+def _softmax(values: Array) -> Array:
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
