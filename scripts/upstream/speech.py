@@ -48,12 +48,16 @@ def _sensevoice(path: Path) -> None:
 
 def _paraformer(path: Path) -> None:
     """Paraformer-large as FunASR exports it, with 2 of its 50 and 2 of its 16 layers."""
+    export_paraformer(paraformer_model(), path)
+
+
+def export_paraformer(model: Any, path: Path) -> None:
+    """By FunASR's own code; `model` is changed."""
     import torch
     from funasr.models.paraformer.export_meta import export_rebuild_model
-    from funasr.models.paraformer.model import Paraformer
 
     model = export_rebuild_model(
-        _paraformer_model(Paraformer),
+        model,
         encoder="SANMEncoder",
         decoder="ParaformerSANMDecoder",
         predictor="CifPredictorV2",
@@ -72,52 +76,49 @@ def _paraformer(path: Path) -> None:
     )
 
 
-def _paraformer_model(kind: Any) -> Any:
-    """Of this class of FunASR's, with random weights, about a token in four frames and scores that
+def paraformer_model(size: int = 512, units: int = 2048, classes: int = 8404) -> Any:
+    """FunASR's Paraformer with random weights, about a token in four frames, and scores that
     differ."""
     import torch
+    from funasr.models.paraformer.model import Paraformer
 
     torch.manual_seed(0)
-    model = kind(
+    layers = {
+        "attention_heads": 4,
+        "linear_units": units,
+        "num_blocks": 2,
+        "kernel_size": 11,
+        "sanm_shfit": 0,
+    }
+    model = Paraformer(
         encoder="SANMEncoder",
         encoder_conf={
-            "output_size": 512,
-            "attention_heads": 4,
-            "linear_units": 2048,
-            "num_blocks": 2,
+            **layers,
+            "output_size": size,
             "input_layer": "pe",
             "pos_enc_class": "SinusoidalPositionEncoder",
             "normalize_before": True,
-            "kernel_size": 11,
-            "sanm_shfit": 0,
             "selfattention_layer_type": "sanm",
         },
         decoder="ParaformerSANMDecoder",
-        decoder_conf={
-            "attention_heads": 4,
-            "linear_units": 2048,
-            "num_blocks": 2,
-            "att_layer_num": 2,
-            "kernel_size": 11,
-            "sanm_shfit": 0,
-        },
+        decoder_conf={**layers, "att_layer_num": 2},
         predictor="CifPredictorV2",
         predictor_conf={
-            "idim": 512,
+            "idim": size,
             "threshold": 1.0,
             "l_order": 1,
             "r_order": 1,
             "tail_threshold": 0.45,
         },
         input_size=560,
-        vocab_size=8404,
+        vocab_size=classes,
         ctc_weight=0.0,
         length_normalized_loss=True,
         predictor_bias=1,
     ).eval()
     with torch.no_grad():
         model.predictor.cif_output.bias -= 1
-        model.predictor.cif_output.weight *= 10
+        model.predictor.cif_output.weight *= 2
         model.decoder.output_layer.weight *= 20
     return model
 

@@ -102,9 +102,7 @@ class ParaformerHead(StrictStruct, frozen=True, tag="paraformer", tag_field="kin
     features: StackedFeatures = StackedFeatures()
     tail: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
 
-    def with_statistics(
-        self, shift: tuple[float, ...], scale: tuple[float, ...]
-    ) -> ParaformerHead:
+    def with_statistics(self, shift: tuple[float, ...], scale: tuple[float, ...]) -> ParaformerHead:
         """The same head with these statistics of its features."""
         features = msgspec.structs.replace(self.features, shift=shift, scale=scale)
         return msgspec.structs.replace(self, features=features)

@@ -19,7 +19,7 @@ from rkzoo.contract.audio import ParaformerHead
 from rkzoo.contract.inputs import ArrayInput
 from rkzoo.contract.model import Contract
 from rkzoo.graph.families.recognition import Recognition, SplitPart
-from rkzoo.graph.families.speech import FRAMES, features_of, folded
+from rkzoo.graph.families.speech import FRAMES, features_of, folded, softmax
 from rkzoo.graph.onnx.read import metadata
 from rkzoo.graph.onnx.subgraph import part
 from rkzoo.graph.onnx.view import (
@@ -29,6 +29,7 @@ from rkzoo.graph.onnx.view import (
     declared,
     graph_view,
     run,
+    run_whole,
     submodel,
 )
 
@@ -85,6 +86,10 @@ def paraformer(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Recognition] | 
     if encoder is None or decoder is None or tail is None:
         return None
     classes = _output_shape(decoder, "scores")[-1]
+
+    def difference() -> float:
+        return max(_difference(view, names, encoder, decoder, count) for count in (rows, rows // 2))
+
     contract = Contract(
         family="paraformer",
         head=ParaformerHead(features=features, tail=tail),
@@ -102,6 +107,7 @@ def paraformer(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Recognition] | 
             "It is split where a sum over the frames says which are one token: an encoder, that "
             "sum on the processor, and a decoder.",
         ),
+        difference=difference,
         parts=(
             SplitPart("encoder", encoder, _inputs(encoder)),
             SplitPart("decoder", decoder, _inputs(decoder)),
@@ -189,9 +195,7 @@ def _tail(view: GraphView, names: _Names, rows: int, size: int) -> float | None:
 # ---- the two graphs -----------------------------------------------------------------
 
 
-def _encoder(
-    view: GraphView, names: _Names, shape: tuple[int, int, int]
-) -> onnx.ModelProto | None:
+def _encoder(view: GraphView, names: _Names, shape: tuple[int, int, int]) -> onnx.ModelProto | None:
     """`speech` 1xTxF and `mask` 1xT -> `memory` 1xTxD, 0 where there is no frame, and `shares`
     1xTx1."""
     rows = shape[1]
@@ -208,9 +212,7 @@ def _encoder(
     masked.graph.node.insert(
         at + 1, helper.make_node("Reshape", ["mask", column.name], ["mask_column"])
     )
-    masked.graph.node.insert(
-        at + 2, helper.make_node("Mul", [raw, "mask_column"], [names.memory])
-    )
+    masked.graph.node.insert(at + 2, helper.make_node("Mul", [raw, "mask_column"], [names.memory]))
     fixed = {names.speech: ("speech", shape), "mask": ("mask", (1, rows))}
     outputs = {names.memory: "memory", names.shares: "shares"}
     return _fixed(masked, fixed, outputs)
@@ -316,6 +318,59 @@ def _fixed(
         info = helper.make_tensor_value_info(new, TensorProto.FLOAT, view.shape(old))
         graph.output.append(info)
     return view.model
+
+
+def _difference(
+    view: GraphView,
+    names: _Names,
+    encoder: onnx.ModelProto,
+    decoder: onnx.ModelProto,
+    count: int,
+) -> float:
+    """The largest difference of probabilities, and of frames by their largest number, between the
+    file's graph and the two, on noise of `count` rows, which the file's graph is given unpadded."""
+    random = np.random.default_rng(count)
+    (_, rows, width), (_, tokens, size) = (
+        tuple(side or 0 for side in declared(model.graph.input[0]) or ())
+        for model in (encoder, decoder)
+    )
+
+    def drawn(*shape: int) -> Array:
+        return random.normal(size=shape).astype(np.float32)
+
+    number = np.array([count], _integer(view, names.count))
+    feeds: dict[str, Array] = {names.speech: drawn(1, count, width), names.count: number}
+    ends = [names.memory, names.shares]
+    memory, shares = run_whole(submodel(view, _before(view, set(ends), feeds), feeds, ends), feeds)
+    mask = (np.arange(rows) < count).astype(np.float32)[None]
+    found = run_whole(encoder, {"speech": _padded(feeds[names.speech], rows), "mask": mask})
+    apart = max(
+        float(np.abs(found[0][:, :count] - memory).max() / np.abs(memory).max()),
+        float(np.abs(found[1][:, :count] - shares).max()),
+    )
+    said = max(count // (2 * _ROWS_A_TOKEN), 1)
+    given: dict[str, Array] = {
+        names.embeddings: drawn(1, said, size),
+        names.memory: memory,
+        names.count: number,
+        names.said: np.array([said], _integer(view, names.said)),
+    }
+    nodes = _before(view, {names.scores}, given)
+    (wanted,) = run_whole(submodel(view, nodes, given, [names.scores]), given)
+    (scores,) = run_whole(
+        decoder,
+        {
+            "embeddings": _padded(given[names.embeddings], tokens),
+            "token_mask": (np.arange(tokens) < said).astype(np.float32)[None],
+            "memory": _padded(memory, rows),
+            "mask": mask,
+        },
+    )
+    return max(apart, float(np.abs(softmax(scores[:, :said]) - softmax(wanted)).max()))
+
+
+def _padded(rows: Array, count: int) -> Array:
+    return np.pad(rows, ((0, 0), (0, count - rows.shape[1]), (0, 0)))
 
 
 # ---- walking the graph --------------------------------------------------------------

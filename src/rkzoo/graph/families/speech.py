@@ -408,11 +408,11 @@ def _difference(
             },
         )
         steps = count + found.leading
-        apart = _softmax(whole[:, :steps]) - _softmax(mine[:, :steps])
+        apart = softmax(whole[:, :steps]) - softmax(mine[:, :steps])
         most = max(most, float(np.abs(apart).max()))
     return most
 
 
-def _softmax(values: Array) -> Array:
+def softmax(values: Array) -> Array:
     powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

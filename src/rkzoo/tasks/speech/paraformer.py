@@ -68,6 +68,8 @@ class Paraformer:
         room = next(i.shape[1] for i in self.decoder.inputs if i.name == "embeddings")
         if len(ends) > room:
             return None
+        if not len(ends):
+            return np.zeros((0, len(self.labels)), np.float32), ends
         given = {
             "embeddings": _padded(embeddings, room),
             "token_mask": _mask(len(ends), room),
@@ -93,9 +95,7 @@ class Paraformer:
         rows = stacked_fbank(samples, of.bins, of.stack, of.stride)
         return (rows + np.array(of.shift, np.float32)) * np.array(of.scale, np.float32)
 
-    def pieces(
-        self, tokens: Places, times: Sequence[Sequence[float]]
-    ) -> list[TimedToken]:
+    def pieces(self, tokens: Places, times: Sequence[Sequence[float]]) -> list[TimedToken]:
         """Words and characters with their times: between words of letters is a space, as FunASR
         writes them."""
         pieces: list[TimedToken] = []
@@ -106,7 +106,7 @@ class Paraformer:
                 continue
             goes_on = text.endswith(_GOES_ON)
             text = text.removesuffix(_GOES_ON)
-            word = text.isascii()
+            word = text.isascii() and not text.isdigit()
             space = " " if word and after_word and not inside else ""
             pieces.append(TimedToken(start, end, space + text))
             after_word, inside = word, goes_on

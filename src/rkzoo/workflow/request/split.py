@@ -14,6 +14,7 @@ from rkzoo.contract.audio import ParaformerHead
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
 from rkzoo.graph.families.recognition import SplitPart
+from rkzoo.graph.families.speech import softmax
 from rkzoo.graph.onnx.view import run_whole
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array
@@ -58,8 +59,9 @@ def split_models(whole: ResolvedModel) -> Iterator[ResolvedModel]:
 def _difference(whole: ResolvedModel, parts: Mapping[str, SplitPart]) -> float:
     """The largest difference between probabilities of the file's graph and of its parts, on noise
     of the whole length and of half of it, which the file's graph is given unpadded; 1 where they
-    hear different numbers of tokens."""
-    head = whole.contract.head
+    hear different numbers of tokens. The recogniser holds each part against the file by itself,
+    since noise may say nothing, and the file fails then."""
+    head, recognition = whole.contract.head, whole.recognition
     if not isinstance(head, ParaformerHead):
         raise RkzooError(f"{whole.contract.family} is not split.", code=1)
     encoder, decoder = (
@@ -70,10 +72,12 @@ def _difference(whole: ResolvedModel, parts: Mapping[str, SplitPart]) -> float:
         _, rows, width = encoder.inputs[0].shape
         random = np.random.default_rng(0)
         file = _of_any_length(whole.original)
-        return max(
+        together = max(
             _apart(file, mine, random.normal(size=(count, width)).astype(np.float32))
             for count in (rows, rows // 2)
         )
+    alone = recognition.difference() if recognition and recognition.difference else 0.0
+    return max(together, alone)
 
 
 def _of_any_length(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -93,13 +97,11 @@ def _apart(file: onnx.ModelProto, mine: Paraformer, rows: Array) -> float:
         name: rows[None] if kind == np.float32 else np.array([len(rows)], kind)
         for name, kind in numbers.items()
     }
+    heard = mine.scores(rows)
+    if heard is None or not len(heard[1]):
+        return 0.0  # no token, or more than there is room for
+    scores, _ = heard
     wanted = next(value for value in run_whole(file, feeds) if value.ndim == 3)[0]
-    scores, _ = mine.scores(rows) or (wanted[:0], ())
     if scores.shape != wanted.shape:
         return 1.0
-    return float(np.abs(_softmax(scores) - _softmax(wanted)).max(initial=0))
-
-
-def _softmax(values: Array) -> Array:
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    return float(np.abs(softmax(scores) - softmax(wanted)).max())
