@@ -35,7 +35,7 @@ def main() -> None:
     rows = torch.randn(ROWS, 560)
     with torch.no_grad():
         memory, count = model.encode(rows[None], torch.tensor([ROWS], dtype=torch.int32))
-        tokens, said, shares, _ = model.calc_predictor(memory, count)
+        tokens, said, *_ = model.calc_predictor(memory, count)
         said = said.round().long()
         scores, _ = model.cal_decoder_with_predictor(memory, count, tokens, said)
     answers["rows"], answers["scores"] = rows.numpy(), scores[0, : said[0]].numpy()

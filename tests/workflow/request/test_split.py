@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
+from onnx import numpy_helper
 
 import rkzoo
 from rkzoo.errors import RkzooError
+from rkzoo.toolkit.recipe import Calibration, Recipe, Sidecar
+from rkzoo.workflow.compile.prepare import input_plans
+from rkzoo.workflow.compile.rebuild import rebuild
 from rkzoo.workflow.request.models import find_models
 from rkzoo.workflow.request.request import Request
+from rkzoo.workflow.request.resolve import resolve
+from rkzoo.workflow.request.split import split_models
 
 ANSWERS = Path(__file__).parents[2] / "tasks/paraformer_answers.npz"
 STATISTICS = "<AddShift> 560 560 [ {} ]\n<Rescale> 560 560 [ {} ]\n"
@@ -52,26 +59,50 @@ def test_a_file_is_found_as_its_parts_and_proved(file: Path) -> None:
 
 
 def test_parts_that_do_not_compute_what_the_file_does_are_seen(file: Path) -> None:
-    """A decoder with one weight of another sign."""
-    models = find_models(str(file), Request(shapes=SHAPES))
-    recognition = models.first.recognition
-    assert recognition is not None
-    assert recognition.difference is not None
-    model = onnx.load(file)
-    name = next(n for n in reversed(model.graph.node) if n.op_type == "MatMul").input[1]
-    weight = next(t for t in model.graph.initializer if t.name == name)
-    values = onnx.numpy_helper.to_array(weight)
-    weight.CopyFrom(onnx.numpy_helper.from_array(-values, name))
-    models.first.recognition.parts  # noqa: B018
-    broken = find_models(str(file), Request(shapes=SHAPES))
-    assert broken.single is False
+    """A decoder whose last weights have another sign."""
+    first = find_models(str(file), Request(shapes=SHAPES)).first
+    broken = resolve(str(file), Request(shapes=SHAPES))
+    assert first.recognition is not None
+    assert broken.recognition is not None
+    assert broken.recognition.difference is not None
+    graph = broken.recognition.parts[1].model.graph
+    name = next(node for node in reversed(graph.node) if node.op_type == "MatMul").input[1]
+    weight = next(tensor for tensor in graph.initializer if tensor.name == name)
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), name))
+    alone = broken.recognition
+    together = next(
+        split_models(replace(broken, recognition=replace(alone, difference=None)))
+    ).recognition
+    assert alone.difference is not None
+    assert together is not None
+    assert together.difference is not None
+    assert alone.difference() > 0.1
+    assert together.difference() > 0.1
+
+
+def test_a_part_is_made_again_from_the_file(file: Path) -> None:
+    """As when the cache has forgotten what a .rknn was built from."""
+    for part in dict(find_models(str(file), Request(shapes=SHAPES))).values():
+        sidecar = Sidecar(
+            source=part.source,
+            recipe=Recipe(soc="rk3588", dtype="fp16", inputs=input_plans(part.contract, "")),
+            contract=part.contract,
+            calibration=Calibration(),
+            build="",
+            rkzoo="",
+        )
+        made = rebuild(sidecar, file)
+        assert made.recipe.inputs == sidecar.recipe.inputs
 
 
 def test_a_sound_is_heard_by_the_file_alone(file: Path) -> None:
     random = np.random.default_rng(0)
-    samples = random.normal(0, 0.1, 16000 * 3).astype(np.float32)
+    sound = file.parent / "sound.wav"
+    with wave.open(str(sound), "wb") as wav:
+        wav.setparams((1, 2, 16000, 0, "NONE", ""))
+        wav.writeframes(random.normal(0, 3000, 16000 * 3).astype(np.int16).tobytes())
     with rkzoo.load(file, shapes=SHAPES) as model:
-        heard = model((samples, 16000))
+        heard = model(sound)
     assert len(heard.text) > 5
 
 

@@ -134,13 +134,9 @@ def _names(view: GraphView, speech: str, count: str) -> _Names | None:
     gate = gates[0].output[0]
     first = _before(view, {gate}, set())
     inner = {id(node) for node in first}
-    of_speech = _after(view, {speech})
+    of_speech = _after(view, {speech}) & {name for node in first for name in node.output}
     shared = {
-        name
-        for node in needed
-        if id(node) not in inner
-        for name in node.input
-        if name in of_speech and any(name in n.output for n in first)
+        name for node in needed if id(node) not in inner for name in node.input if name in of_speech
     } - {gate}
     behind = _after(view, {gate})
     norm = next((n for n in needed if n.op_type in _NORMS and n.input[0] in behind), None)

@@ -391,8 +391,9 @@ def custom_string(contract: Contract) -> str:
 
 def _brief(contract: Contract) -> Head:
     head = contract.head
-    known = isinstance(head, (CtcSpeechHead, ParaformerHead))
-    return head.with_statistics((), ()) if known else head
+    if isinstance(head, (CtcSpeechHead, ParaformerHead)):
+        return head.with_statistics((), ())
+    return head
 
 
 def _unusual(record: Any) -> Any:
