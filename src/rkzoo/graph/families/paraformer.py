@@ -299,7 +299,7 @@ def _fixed(
 ) -> onnx.ModelProto | None:
     """The graph with inputs of these shapes, by these names; None where its shapes stay open."""
     arrays = [ArrayInput(name=old, shape=shape) for old, (_, shape) in inputs.items()]
-    view = folded(part(masked, arrays, list(outputs)), next(reversed(outputs)))
+    view = folded(part(masked, arrays, list(outputs)), list(outputs)[-1])
     if any(view.shape(name) is None for name in outputs):
         return None
     renamed = {old: new for old, (new, _) in inputs.items()} | dict(outputs)
