@@ -103,7 +103,8 @@ def test_a_sound_is_heard_by_the_file_alone(file: Path) -> None:
         wav.writeframes(random.normal(0, 3000, 16000 * 3).astype(np.int16).tobytes())
     with rkzoo.load(file, shapes=SHAPES) as model:
         heard = model(sound)
-    assert heard.texts and len(heard.texts[0]) > 2
+    assert heard.texts
+    assert len(heard.texts[0]) > 2
 
 
 @pytest.mark.parametrize(("name", "said"), [("am.mvn", "am.mvn"), ("tokens.json", "tokens.json")])
