@@ -365,6 +365,31 @@ def _difference(
     return max(apart, float(np.abs(softmax(scores[:, :said]) - softmax(wanted)).max()))
 
 
+def file_scores(model: onnx.ModelProto, rows: Array) -> Array:
+    """What the file's own graph answers.
+
+    Args:
+        model: The graph in the file; shapes of its inputs that were chosen do not matter.
+        rows: Features, float32 (T, F), without padding.
+
+    Returns:
+        Scores of the tokens, (N, C), as logarithms of probabilities where the file gives these.
+
+    Raises:
+        RkzooError: It cannot be run, as where nothing is said.
+    """
+    free = onnx.ModelProto()
+    free.CopyFrom(model)
+    feeds: dict[str, Array] = {}
+    for info in free.graph.input:
+        kind = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        feeds[info.name] = rows[None] if kind == np.float32 else np.array([len(rows)], kind)
+        for side in info.type.tensor_type.shape.dim:
+            side.Clear()
+    (scores,) = (value for value in run_whole(free, feeds) if value.ndim == 3)
+    return scores[0]
+
+
 def _padded(rows: Array, count: int) -> Array:
     return np.pad(rows, ((0, 0), (0, count - rows.shape[1]), (0, 0)))
 

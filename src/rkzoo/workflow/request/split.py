@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import onnx
-from onnx import helper
 
 from rkzoo.contract.audio import ParaformerHead
 from rkzoo.contract.model import Contract, TensorsHead
 from rkzoo.errors import RkzooError
+from rkzoo.graph.families.paraformer import file_scores
 from rkzoo.graph.families.recognition import SplitPart
 from rkzoo.graph.families.speech import softmax
-from rkzoo.graph.onnx.view import run_whole
 from rkzoo.runtime.onnx import OnnxSession
 from rkzoo.session import Array
 from rkzoo.tasks.speech.paraformer import Paraformer
 from rkzoo.workflow.request.resolved import ResolvedModel
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def split_models(whole: ResolvedModel) -> Iterator[ResolvedModel]:
@@ -71,37 +73,19 @@ def _difference(whole: ResolvedModel, parts: Mapping[str, SplitPart]) -> float:
         mine = Paraformer(encoder, decoder, head, ())
         _, rows, width = encoder.inputs[0].shape
         random = np.random.default_rng(0)
-        file = _of_any_length(whole.original)
         together = max(
-            _apart(file, mine, random.normal(size=(count, width)).astype(np.float32))
+            _apart(whole.original, mine, random.normal(size=(count, width)).astype(np.float32))
             for count in (rows, rows // 2)
         )
     alone = recognition.difference() if recognition and recognition.difference else 0.0
     return max(together, alone)
 
 
-def _of_any_length(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose inputs may have any size: --shape has fixed them."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for info in copy.graph.input:
-        for dim in info.type.tensor_type.shape.dim:
-            dim.Clear()
-    return copy
-
-
 def _apart(file: onnx.ModelProto, mine: Paraformer, rows: Array) -> float:
-    kinds = {i.name: i.type.tensor_type.elem_type for i in file.graph.input}
-    numbers = {name: np.dtype(helper.tensor_dtype_to_np_dtype(kinds[name])) for name in kinds}
-    feeds = {
-        name: rows[None] if kind == np.float32 else np.array([len(rows)], kind)
-        for name, kind in numbers.items()
-    }
     heard = mine.scores(rows)
     if heard is None or not len(heard[1]):
         return 0.0  # no token, or more than there is room for
-    scores, _ = heard
-    wanted = next(value for value in run_whole(file, feeds) if value.ndim == 3)[0]
+    scores, wanted = heard[0], file_scores(file, rows)
     if scores.shape != wanted.shape:
         return 1.0
     return float(np.abs(softmax(scores) - softmax(wanted)).max())
