@@ -387,7 +387,7 @@ def file_scores(model: onnx.ModelProto, rows: Array) -> Array:
         for side in info.type.tensor_type.shape.dim:
             side.Clear()
     (scores,) = (value for value in run_whole(free, feeds) if value.ndim == 3)
-    return scores[0]
+    return np.asarray(scores[0])
 
 
 def _padded(rows: Array, count: int) -> Array:
