@@ -10,6 +10,7 @@ from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.audio import (
     CtcSpeechHead,
     MoonshineHead,
+    ParaformerHead,
     SoundHead,
     TransducerHead,
     VoiceActivityHead,
@@ -68,6 +69,7 @@ Head = (
     | WhisperHead
     | MoonshineHead
     | CtcSpeechHead
+    | ParaformerHead
     | TransducerHead
     | VoiceHead
     | VoiceActivityHead

@@ -48,6 +48,7 @@ SPECS: dict[str, str] = {
     "sentence": "embed.spec:SENTENCE",
     "whisper": "speech.spec:WHISPER",
     "moonshine": "speech.spec:MOONSHINE",
+    "paraformer": "speech.spec:PARAFORMER",
     "ctc-speech": "speech.spec:CTC",
     "ctc-languages": "speech.spec:CTC_LANGUAGES",
     "transducer": "speech.spec:TRANSDUCER",

@@ -75,6 +75,15 @@ class SecondPart:
 
 
 @dataclass(frozen=True)
+class SplitPart:
+    """One of the graphs that a network is split into: the role it plays, and its inputs."""
+
+    role: str
+    model: onnx.ModelProto
+    inputs: tuple[ArrayInput, ...]
+
+
+@dataclass(frozen=True)
 class Recognition:
     """A graph whose head is known.
 
@@ -99,6 +108,8 @@ class Recognition:
         difference: Where the graph was arranged anew: runs it beside the one in the file, and
             returns the largest difference of their scores, in 0..1.
         second: What stands behind this part of the file's graph.
+        parts: The graphs that it is split into, where it cannot be one for an NPU; `contract` says
+            how they work together.
     """
 
     family: str
@@ -113,6 +124,7 @@ class Recognition:
     seen: tuple[str, ...] = ()
     difference: Callable[[], float] | None = None
     second: SecondPart | None = None
+    parts: tuple[SplitPart, ...] = ()
 
 
 @dataclass(frozen=True)

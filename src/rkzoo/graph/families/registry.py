@@ -17,6 +17,7 @@ from rkzoo.graph.families import (
     classifier,
     depth,
     lprnet,
+    paraformer,
     ppocr,
     queries,
     raw_levels,
@@ -202,7 +203,7 @@ def recognise_arranged(
     try:
         return model, recognise(model, size, labels)
     except UnknownHead:
-        spoken = speech.sensevoice(model)
+        spoken = speech.sensevoice(model) or paraformer.paraformer(model)
         if spoken is not None:
             return spoken
         joined = joined_outputs(model)
@@ -405,7 +406,7 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         "RTMDet, YOLO-face, YuNet, RT-DETR, D-FINE, RF-DETR and their kin, poses of one person "
         "(RTMPose, ViTPose, HRNet) and of all (RTMO), classifiers, embeddings, segmentations, "
         "depth (DPT, MiDaS, Depth Anything), super-resolution, anomaly maps, PP-OCR, LPRNet, "
-        "RetinaFace and SenseVoice; for other models see rkzoo list.",
+        "RetinaFace, SenseVoice and Paraformer; for other models see rkzoo list.",
     )
 
 

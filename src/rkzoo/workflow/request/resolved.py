@@ -64,8 +64,16 @@ class ResolvedModel:
         )
 
     def graph(self) -> onnx.ModelProto:
-        """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
+        """The graph whose outputs the contract names, spelled so that the toolkit takes it. Raises
+        RkzooError where the file becomes several."""
         card = self.card
+        if self.recognition is not None and self.recognition.parts:
+            roles = " and ".join(part.role for part in self.recognition.parts)
+            raise RkzooError(
+                f"{self.name} is no single model for an NPU.",
+                f"Its file is split into {roles}, which rkzoo run and rkzoo convert do.",
+                "Convert it with rkzoo convert, which writes a .rknn for each.",
+            )
         if card is not None and (card.arrays or card.outputs):
             return part(self.original, inputs_of(self.original, self.contract), card.outputs)
         if isinstance(self.contract.head, TensorsHead):
