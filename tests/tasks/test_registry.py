@@ -135,7 +135,7 @@ PICTURES: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
 # for the hardware that does.
 DERIVED = {
     *("segment", "pose", "people-pose", "obb", "face-yolo", "face-recognition", "text", "clip"),
-    *("query-detect", "restore"),
+    *("query-detect", "restore", "one-stage-pose"),
 }
 
 

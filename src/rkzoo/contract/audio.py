@@ -86,6 +86,28 @@ class CtcSpeechHead(StrictStruct, frozen=True, tag="ctc-speech", tag_field="kind
         return msgspec.structs.replace(self, features=features)
 
 
+class ParaformerHead(StrictStruct, frozen=True, tag="paraformer", tag_field="kind"):
+    """Paraformer, speech recognition in one pass: a pipeline of `encoder` and `decoder` (their
+    inputs and outputs: graph/families/paraformer.py), between which the processor sums up which
+    frames are one token. The decoder's labels are the tokens; those in angle brackets are never
+    output, and "@@" ends a token that its word goes on after.
+
+    https://arxiv.org/abs/2206.08317
+
+    Attributes:
+        features: What is made of the samples.
+        tail: Share of a token that is added behind the last frame.
+    """
+
+    features: StackedFeatures = StackedFeatures()
+    tail: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
+
+    def with_statistics(self, shift: tuple[float, ...], scale: tuple[float, ...]) -> ParaformerHead:
+        """The same head with these statistics of its features."""
+        features = msgspec.structs.replace(self.features, shift=shift, scale=scale)
+        return msgspec.structs.replace(self, features=features)
+
+
 class TransducerHead(StrictStruct, frozen=True, tag="transducer", tag_field="kind"):
     """Streaming transducer speech recognition (Zipformer): a pipeline of `encoder` (fbank frames
     `x` 1xSxB and caches `cached_*` -> frames 1xTxD and updated caches), `decoder` (the last

@@ -91,17 +91,20 @@ class DetectHead(StrictStruct, frozen=True, tag="detect", tag_field="kind"):
     distances themselves (YOLOv6 n/s, YOLO26, YOLO-World, RTMDet), `log_distance` their
     logarithms (large RTMDet), all measured from `cell_offset` of a cell: its centre .5, or its
     corner 0 (NanoDet-Plus, RTMDet); `anchor` sigmoids relative to `anchors` (YOLOv5, YOLOv7);
-    `exponent` offset and log size in cells (YOLOX, YuNet). `anchors` are (w, h) in input pixels
+    `exponent` offset and log size in cells (YOLOX, YuNet); `middle_exponent` the same, offset from
+    the middle pixel of the cell (RTMO). `anchors` are (w, h) in input pixels
     for each level. `objectness`: a score is the product of it and the class, the square root of
     that (`geometric`, YuNet), or it alone (YOLOv7 with one class, whose class channel is not
     trained). `activated`: scores and objectness
     leave the graph after their sigmoid; for `anchor` all channels but the extras do.
     `suppression`: within each class, across all classes, or none where the network itself
     gives one box an object (YOLOv10, YOLO26). `coefficients`: mask coefficients a box.
-    `keypoints` and `keypoint_values` (2 without visibility); raw ones are (2 p + corner of the
-    cell) * stride, or (p + centre of the cell) * stride where `centred_keypoints` (YOLO26), or
-    p * anchor + corner of the cell * stride in a head with anchors (YOLOv5-face), or (p + corner
-    of the cell) * stride in one of `exponent` (YuNet). `faces`: the
+    `keypoints` and `keypoint_values` (2 without visibility; 1 for visibility alone, where the
+    `coefficients` are a vector of which another network makes the points); raw ones are
+    (2 p + corner of the cell) * stride, or (p + centre of the cell) * stride where
+    `centred_keypoints` (YOLO26), or p * anchor + corner of the cell * stride in a head with
+    anchors (YOLOv5-face), or (p + corner of the cell) * stride in one of `exponent` (YuNet).
+    `faces`: the
     one class is a face and its five points are eyes, nose and the corners of the mouth.
     `rotated`: boxes have an angle; a raw one is (sigmoid(a) - 1/4) * pi, or a itself where
     `plain_angle` (YOLO26).
@@ -113,14 +116,16 @@ class DetectHead(StrictStruct, frozen=True, tag="detect", tag_field="kind"):
     reg_max: Annotated[int, msgspec.Meta(ge=1)] = 16
     strides: tuple[Size, ...] = (8, 16, 32)
     activated: bool = True
-    coding: Literal["dfl", "distance", "log_distance", "anchor", "exponent"] = "dfl"
+    coding: Literal["dfl", "distance", "log_distance", "anchor", "exponent", "middle_exponent"] = (
+        "dfl"
+    )
     cell_offset: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
     objectness: Literal["none", "product", "geometric", "alone"] = "none"
     suppression: Literal["class", "all", "none"] = "class"
     coefficients: Count = 0
     keypoints: Count = 0
-    keypoint_values: Literal[2, 3] = 3
+    keypoint_values: Literal[1, 2, 3] = 3
     centred_keypoints: bool = False
     faces: bool = False
     rotated: bool = False

@@ -10,6 +10,7 @@ from rkzoo.contract.anomaly import AnomalyHead
 from rkzoo.contract.audio import (
     CtcSpeechHead,
     MoonshineHead,
+    ParaformerHead,
     SoundHead,
     TransducerHead,
     VoiceActivityHead,
@@ -22,7 +23,7 @@ from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import CentreFaceHead, FaceHead, FaceRecognitionHead
 from rkzoo.contract.inputs import ArrayInput, ImageInput
 from rkzoo.contract.language import ClipHead, MarianHead, SentenceHead, TranslateHead
-from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
+from rkzoo.contract.pose import OneStagePoseHead, PeoplePoseHead, TopDownPoseHead
 from rkzoo.contract.query_detect import QueryDetectHead
 from rkzoo.contract.restore import RestoreHead
 from rkzoo.contract.schema_base import StrictStruct
@@ -68,6 +69,7 @@ Head = (
     | WhisperHead
     | MoonshineHead
     | CtcSpeechHead
+    | ParaformerHead
     | TransducerHead
     | VoiceHead
     | VoiceActivityHead
@@ -77,6 +79,7 @@ Head = (
     | TranslateHead
     | MarianHead
     | PeoplePoseHead
+    | OneStagePoseHead
 )
 
 TaskName = Literal[

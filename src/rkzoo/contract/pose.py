@@ -1,4 +1,4 @@
-"""Heads of networks that find the key points of one person."""
+"""Heads of networks that find the key points of people."""
 
 from __future__ import annotations
 
@@ -35,3 +35,15 @@ class PeoplePoseHead(StrictStruct, frozen=True, tag="people-pose", tag_field="ki
     """
 
     person: str = "person"
+
+
+class OneStagePoseHead(StrictStruct, frozen=True, tag="one-stage-pose", tag_field="kind"):
+    """A pipeline of one network's two parts (RTMO, https://arxiv.org/abs/2312.07526): `network`
+    finds people, with a pose vector each, and `classifier` makes key points of a person's box and
+    vector.
+
+    Attributes:
+        points: Number of key points K.
+    """
+
+    points: Annotated[int, msgspec.Meta(ge=1, le=1024)]

@@ -25,6 +25,7 @@ SPECS: dict[str, str] = {
     "pose": "pose.spec:POSE",
     "top-down-pose": "pose.spec:TOP_DOWN",
     "people-pose": "pose.spec:PEOPLE",
+    "one-stage-pose": "pose.spec:ONE_STAGE",
     "obb": "obb.spec:OBB",
     "classify": "classify.spec:CLASSIFY",
     "semantic": "semantic.spec:SEMANTIC",
@@ -47,6 +48,7 @@ SPECS: dict[str, str] = {
     "sentence": "embed.spec:SENTENCE",
     "whisper": "speech.spec:WHISPER",
     "moonshine": "speech.spec:MOONSHINE",
+    "paraformer": "speech.spec:PARAFORMER",
     "ctc-speech": "speech.spec:CTC",
     "ctc-languages": "speech.spec:CTC_LANGUAGES",
     "transducer": "speech.spec:TRANSDUCER",
@@ -68,11 +70,12 @@ def spec_of(head: Head | None) -> TaskSpec:
 def _kind(head: Head) -> str:
     """Registry key of a head: its tag, refined by optional outputs."""
     if isinstance(head, DetectHead):
+        vectors = head.keypoint_values == 1  # of which another network makes the points
         extras = (
             ("obb", head.rotated),
             ("face-yolo", head.faces),
-            ("pose", head.keypoints),
-            ("segment", head.coefficients),
+            ("pose", head.keypoints and not vectors),
+            ("segment", head.coefficients and not vectors),
         )
         return next((kind for kind, there in extras if there), "detect")
     if isinstance(head, FaceHead) and head.points == 4:

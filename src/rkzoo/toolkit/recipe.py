@@ -109,11 +109,13 @@ class Recipe(StrictStruct, frozen=True):
 
 
 class Source(StrictStruct, frozen=True):
-    """The source of the graph. `card` is the card's name, if any."""
+    """The source of the graph. `card` is the card's name, if any; `part` its role, where the file
+    was split."""
 
     file: str
     sha256: str
     card: str = ""
+    part: str = ""
 
 
 class Calibration(StrictStruct, frozen=True):

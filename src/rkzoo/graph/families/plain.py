@@ -276,6 +276,12 @@ def plain_notes(graph: onnx.ModelProto, contract: Contract, *, requested: bool) 
         "Its outputs stay plain tensors: run writes them as .npz and compare compares them, but "
         "nothing is read out of them.",
     ]
+    if not requested and _has_masks(graph):
+        sentences.append(
+            "Boxes, scores and a mask for each query are those of a DETR for segmentation, such as "
+            "RF-DETR-Seg, whose masks rkzoo does not read: take the model for detection instead, "
+            "or these arrays."
+        )
     image = contract.picture
     if image is not None:
         mean, std = (",".join(f"{v:g}" for v in values) for values in (image.mean, image.std))
@@ -284,3 +290,13 @@ def plain_notes(graph: onnx.ModelProto, contract: Contract, *, requested: bool) 
             "give --color, --mean, --std and --fit of your training where they differ."
         )
     return tuple(sentences)
+
+
+def _has_masks(graph: onnx.ModelProto) -> bool:
+    """Whether 1xQx4, 1xQxC and 1xQxhxw leave the graph."""
+    shapes = [declared(info) or () for info in graph.graph.output]
+    rows, maps = ([shape for shape in shapes if len(shape) == count] for count in (3, 4))
+    if (len(rows), len(maps), len(shapes)) != (2, 1, 3):
+        return False
+    queries = {shape[1] for shape in shapes}
+    return len(queries) == 1 and None not in queries and 4 in {shape[2] for shape in rows}

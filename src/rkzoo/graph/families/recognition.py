@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import onnx
+
 from rkzoo.contract.inputs import ArrayInput, ImageInput
-from rkzoo.contract.model import Contract
+from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.graph.onnx.view import GraphView
 
@@ -54,6 +56,34 @@ class HeadTensor:
 
 
 @dataclass(frozen=True)
+class SecondPart:
+    """What stands behind the part of a graph that the NPU runs, as a graph of its own.
+
+    Attributes:
+        model: The graph.
+        contract: Its inputs and outputs.
+        head: How both play together.
+        roles: What the first and this one are called in the pipeline.
+        cpu: Why it stays on the processor.
+    """
+
+    model: onnx.ModelProto
+    contract: Contract
+    head: Head
+    roles: tuple[str, str]
+    cpu: str
+
+
+@dataclass(frozen=True)
+class SplitPart:
+    """One of the graphs that a network is split into: the role it plays, and its inputs."""
+
+    role: str
+    model: onnx.ModelProto
+    inputs: tuple[ArrayInput, ...]
+
+
+@dataclass(frozen=True)
 class Recognition:
     """A graph whose head is known.
 
@@ -77,6 +107,9 @@ class Recognition:
         seen: Preprocessing inside the graph, one sentence each.
         difference: Where the graph was arranged anew: runs it beside the one in the file, and
             returns the largest difference of their scores, in 0..1.
+        second: What stands behind this part of the file's graph.
+        parts: The graphs that it is split into, where it cannot be one for an NPU; `contract` says
+            how they work together.
     """
 
     family: str
@@ -90,6 +123,8 @@ class Recognition:
     assumed: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
     difference: Callable[[], float] | None = None
+    second: SecondPart | None = None
+    parts: tuple[SplitPart, ...] = ()
 
 
 @dataclass(frozen=True)

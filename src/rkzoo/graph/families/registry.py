@@ -17,11 +17,13 @@ from rkzoo.graph.families import (
     classifier,
     depth,
     lprnet,
+    paraformer,
     ppocr,
     queries,
     raw_levels,
     restore,
     retinaface,
+    rtmo,
     semantic,
     speech,
     top_down_pose,
@@ -41,6 +43,7 @@ from rkzoo.graph.families.recognition import (
     ImageSource,
     Recogniser,
     Recognition,
+    SecondPart,
     UnknownHead,
 )
 from rkzoo.graph.onnx.fold_prompts import texts_to_convolution
@@ -81,6 +84,7 @@ RECOGNISERS: tuple[tuple[str, Recogniser], ...] = (
     ("an LPRNet", lprnet.lprnet),
     ("a RetinaFace", retinaface.retinaface),
     ("a DETR", queries.queries),
+    ("an RTMO", rtmo.cells_of_people),
 )
 # Open-vocabulary models, with text embeddings as a second input.
 PROMPTED: tuple[tuple[str, Recogniser], ...] = (
@@ -114,6 +118,10 @@ _OTHER_KIND = ("level ends in", "branches of their own")
 _TRIAL = (640, 640)
 _MAX_SIDE = 16384
 _ROUNDED = "The graph is quantised; its head was looked at without the rounding."
+_BEHIND = (
+    "Behind the NMS inside, a classifier makes the key points of each person: both are taken off, "
+    "and the classifier stays on the processor; tried apart it gave what it gave inside."
+)
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
 
@@ -187,10 +195,15 @@ def recognise_arranged(
     Raises:
         RkzooError: As `recognise`.
     """
+    whole = _split(model, size)
+    if whole is not None:
+        network, second = whole
+        found = recognise(network, size, labels)
+        return network, replace(found, second=second, evidence=(*found.evidence, _BEHIND))
     try:
         return model, recognise(model, size, labels)
     except UnknownHead:
-        spoken = speech.sensevoice(model)
+        spoken = speech.sensevoice(model) or paraformer.paraformer(model)
         if spoken is not None:
             return spoken
         joined = joined_outputs(model)
@@ -201,6 +214,22 @@ def recognise_arranged(
         except UnknownHead:
             pass  # the reason of the file itself is the one to be told
         raise
+
+
+@looking()
+def _split(
+    model: onnx.ModelProto, size: tuple[int, int] | None
+) -> tuple[onnx.ModelProto, SecondPart] | None:
+    """A graph with NMS inside and a network of its own behind it, taken apart."""
+    if not _suppressing(model):
+        return None
+    noted = size or _noted_size(model)
+    model = picture_as_floats(model, noted)
+    name, shape, others = _inputs(model)
+    fixed = _fixed_size(shape) or noted
+    if others or fixed is None:
+        return None
+    return rtmo.split(model, name, (1, shape[1] or 3, *fixed))
 
 
 def _nearest(view: GraphView, reasons: Mapping[str, str]) -> str:
@@ -375,9 +404,9 @@ def _unrecognised(model: onnx.ModelProto, reasons: Sequence[str]) -> UnknownHead
         "rkzoo recognises YOLOv5 to YOLO26 (boxes, masks, key points, rotated boxes), YOLOX, "
         "PP-YOLOE and YOLO-World, in the stock export and in Rockchip's form, PicoDet, NanoDet, "
         "RTMDet, YOLO-face, YuNet, RT-DETR, D-FINE, RF-DETR and their kin, poses of one person "
-        "(RTMPose, ViTPose, HRNet), classifiers, embeddings, segmentations, depth (DPT, MiDaS, "
-        "Depth Anything), super-resolution, anomaly maps, PP-OCR, LPRNet, RetinaFace and "
-        "SenseVoice; for other models see rkzoo list.",
+        "(RTMPose, ViTPose, HRNet) and of all (RTMO), classifiers, embeddings, segmentations, "
+        "depth (DPT, MiDaS, Depth Anything), super-resolution, anomaly maps, PP-OCR, LPRNet, "
+        "RetinaFace, SenseVoice and Paraformer; for other models see rkzoo list.",
     )
 
 

@@ -30,7 +30,7 @@ from rkzoo.graph.onnx.view import (
     submodel,
 )
 
-_FRAMES = 332
+FRAMES = 332
 """Rows of features where the graph leaves them free: 19.9 s, and 336 with what leads."""
 _BINS, _STACK, _STRIDE = 80, 7, 6
 _HOP = 160
@@ -75,7 +75,7 @@ def sensevoice(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Recognition] | 
     _, rows, width = shapes[speech[0]]
     if width != _BINS * _STACK or any(len(shapes[n]) != 1 for n in fed if n != speech[0]):
         return None
-    rows = rows or _FRAMES
+    rows = rows or FRAMES
     arrays = [
         ArrayInput(
             name=name,
@@ -90,7 +90,7 @@ def sensevoice(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Recognition] | 
     if scores is None:
         return None
     fixed = part(model, arrays, [scores])
-    view = _folded(fixed, scores)
+    view = folded(fixed, scores)
     fixed = view.model
     found = _inputs(view, speech[0], rows)
     shape = view.shape(scores)
@@ -120,7 +120,7 @@ def sensevoice(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Recognition] | 
     )
 
 
-def _folded(model: onnx.ModelProto, scores: str) -> GraphView:
+def folded(model: onnx.ModelProto, scores: str) -> GraphView:
     """The view of a graph whose shapes are folded to its end: those of each of 70 layers depend on
     the layer before, and a pass over so many nodes takes some of them only."""
     view = graph_view(model)
@@ -337,18 +337,22 @@ def _without_unused(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(copies)
 
 
-def _head(notes: Mapping[str, str], leading: int) -> CtcSpeechHead:
-    """The head, by what sherpa-onnx writes into a file (`neg_mean`, `inv_stddev`, `lang_*`)."""
+def features_of(notes: Mapping[str, str]) -> StackedFeatures:
+    """FunASR's features, with the statistics that sherpa-onnx writes into a file (`neg_mean`,
+    `inv_stddev`)."""
     shift, scale = (_numbers(notes.get(key, "")) for key in ("neg_mean", "inv_stddev"))
+    return StackedFeatures(bins=_BINS, stack=_STACK, stride=_STRIDE, shift=shift, scale=scale)
+
+
+def _head(notes: Mapping[str, str], leading: int) -> CtcSpeechHead:
+    """The head, by what sherpa-onnx writes into a file (`lang_*`, `with_itn`)."""
     ids = {key[5:]: int(v) for key, v in notes.items() if key.startswith("lang_") and v.isdecimal()}
     form = notes.get("with_itn", "")
     return CtcSpeechHead(
         hop=_STRIDE * _HOP,
         divider="▁",
         normalised=False,
-        features=StackedFeatures(
-            bins=_BINS, stack=_STACK, stride=_STRIDE, shift=shift, scale=scale
-        ),
+        features=features_of(notes),
         leading=leading,
         languages=ids or _LANGUAGES,
         form=int(form) if form.isdecimal() else _FORM,
@@ -404,11 +408,11 @@ def _difference(
             },
         )
         steps = count + found.leading
-        apart = _softmax(whole[:, :steps]) - _softmax(mine[:, :steps])
+        apart = softmax(whole[:, :steps]) - softmax(mine[:, :steps])
         most = max(most, float(np.abs(apart).max()))
     return most
 
 
-def _softmax(values: Array) -> Array:
+def softmax(values: Array) -> Array:
     powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

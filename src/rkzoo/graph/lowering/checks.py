@@ -277,6 +277,8 @@ def _operators(summary: GraphSummary, recognition: Recognition | None) -> Iterat
                 "without them.",
             )
     present = {name for name, _ in summary.operators}
+    if recognition is not None and recognition.parts:  # what is left between them is not built
+        present = {node.op_type for part in recognition.parts for node in part.model.graph.node}
     # Unsupported operators in the decoding part of an upstream head are removed by the cut.
     cut = recognition is not None and recognition.form == "stock"
     for name in () if cut else _REFUSED:

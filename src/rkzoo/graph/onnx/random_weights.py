@@ -15,7 +15,9 @@ from onnx import numpy_helper
 
 from rkzoo.errors import RkzooError
 
-_KEPT = 1024  # values; smaller tensors (shapes, norms, biases, ranges) are part of the structure
+# Different values: with fewer it is no weights but shapes, norms, biases, ranges, tables of cells,
+# which are part of the structure.
+_KEPT = 1024
 _MEAN, _STD = "rkzoo.mean", "rkzoo.std"
 _MOST = 2**30  # bytes of a structure, unpacked
 
@@ -32,7 +34,7 @@ def without_weights(model: onnx.ModelProto) -> bytes:
     model = onnx.ModelProto.FromString(model.SerializeToString())
     for tensor in _tensors(model.graph):
         values = numpy_helper.to_array(tensor)
-        if values.size <= _KEPT or not np.issubdtype(values.dtype, np.floating):
+        if np.unique(values).size <= _KEPT or not np.issubdtype(values.dtype, np.floating):
             continue
         mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
         for field in ("raw_data", "float_data", "int32_data"):

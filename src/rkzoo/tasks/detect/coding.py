@@ -78,6 +78,11 @@ class Grid:
         return np.tile((self.corner + np.float32(self.offset)) * self.stride, 2)
 
     @cached_property
+    def middle_pixels(self) -> F32:
+        """(N, 2): the middle pixel of the cell, where pixels are counted by their middles."""
+        return np.asarray(self.corner * self.stride + (self.stride - 1) / 2)
+
+    @cached_property
     def outward(self) -> F32:
         """(N, 4): pixels a unit of l, t, r, b."""
         unit = np.ones_like(self.stride) if self.pixels else self.stride
@@ -165,7 +170,17 @@ def from_exponents(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F
     """Decode xy = (p + cell) * stride, wh = exp(p) * stride, as YOLOX."""
     p = plane.values(gathered, cells)
     stride = grid.stride.take(cells, axis=0)
-    centre = (p[:, :2] + grid.corner.take(cells, axis=0)) * stride
+    return _sized((p[:, :2] + grid.corner.take(cells, axis=0)) * stride, p, stride)
+
+
+def from_middle_exponents(plane: Stack, gathered: Array, cells: Cells, grid: Grid) -> F32:
+    """Decode xy = p * stride + middle pixel of the cell, wh = exp(p) * stride, as RTMO."""
+    p = plane.values(gathered, cells)
+    stride = grid.stride.take(cells, axis=0)
+    return _sized(p[:, :2] * stride + grid.middle_pixels.take(cells, axis=0), p, stride)
+
+
+def _sized(centre: F32, p: F32, stride: F32) -> F32:
     half = np.exp(np.minimum(p[:, 2:], _MOST_LOG)) * (stride / 2)
     return np.asarray(np.concatenate((centre - half, centre + half), axis=1), np.float32)
 
@@ -177,6 +192,7 @@ CODINGS: dict[str, Coding] = {
     "log_distance": from_logarithms,
     "anchor": from_anchors,
     "exponent": from_exponents,
+    "middle_exponent": from_middle_exponents,
 }
 
 

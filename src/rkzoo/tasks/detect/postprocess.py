@@ -63,7 +63,8 @@ class Extras:
 
     Attributes:
         coefficients: (N, M) mask coefficients.
-        keypoints: (N, K, 2 or 3) x, y in model pixels, and visibility in 0..1.
+        keypoints: (N, K, 2 or 3) x, y in model pixels, and visibility in 0..1; (N, K, 1) visibility
+            alone.
     """
 
     coefficients: F32 | None = None
@@ -293,6 +294,8 @@ class DetectDecoder:
         plane = _present(self._all.keypoints, "key points")
         raw = _scattered(plane, outputs, cells)
         points = raw.reshape(len(cells), head.keypoints, head.keypoint_values)
+        if head.keypoint_values == 1:
+            return points if decoded is not None else sigmoid(points)
         if decoded is not None and not decoded.raw:
             points[..., :2] *= self._width_height if decoded.relative_points else 1
             return points
@@ -318,6 +321,11 @@ class DetectDecoder:
         values = raw.reshape(self._point_rows, len(cells), -1).transpose(1, 2, 0)
         shape = (len(cells), self.head.keypoints, self.head.keypoint_values)
         return np.asarray(values.reshape(shape), np.float32)
+
+    def middle_pixels(self, candidates: Candidates) -> F32:
+        """x, y (N, 2) of the middle pixel of each one's cell."""
+        cells = self._starts.take(candidates.level) + candidates.cell
+        return self._all.grid.middle_pixels.take(cells, axis=0)
 
     # ---- reference decoding ---------------------------------------------------------
 

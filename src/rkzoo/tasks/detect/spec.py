@@ -21,6 +21,7 @@ _CODINGS = {
     "log_distance": "boxes as logarithms of distances",
     "anchor": "boxes relative to anchors",
     "exponent": "boxes as offset and log size",
+    "middle_exponent": "boxes as offset and log size",
 }
 
 
@@ -37,9 +38,12 @@ def _describe(head: DetectHead) -> list[tuple[str, str]]:
         f"strides {' '.join(f'{stride:g}' for stride in head.strides)}",
         _CODINGS[head.coding].format(head.reg_max),
     ]
-    if head.coefficients:
+    if head.keypoint_values == 1:
+        parts.append(f"a pose vector of {head.coefficients} numbers a box")
+        parts.append(f"visibilities of {head.keypoints} key points")
+    elif head.coefficients:
         parts.append(f"{head.coefficients} mask coefficients a box")
-    if head.keypoints:
+    if head.keypoints and head.keypoint_values > 1:
         parts.append(f"{head.keypoints} key points of {head.keypoint_values} numbers")
     if head.rotated:
         parts.append("an angle a box")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rkzoo.contract.pose import PeoplePoseHead, TopDownPoseHead
+from rkzoo.contract.pose import OneStagePoseHead, PeoplePoseHead, TopDownPoseHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.detect.spec import DETECT
 from rkzoo.tasks.spec import THRESHOLDS, Task, TaskOptions, TaskParts, TaskSpec, identity
@@ -35,6 +35,13 @@ def _open_people(parts: TaskParts, options: TaskOptions) -> Task:
     return PeoplePose(detector, TopDownPose(*parts.parts["pose"]), parts.head.person)
 
 
+def _open_one_stage(parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.pose.one_stage import OneStagePose
+
+    _, classifier = parts.parts["classifier"]
+    return OneStagePose(*parts.parts["network"], classifier, options.detect)
+
+
 def _describe(head: TopDownPoseHead) -> list[tuple[str, str]]:
     made = "bins of x and y" if head.coding == "simcc" else "heat maps"
     return [("gives", f"{head.points} key points of one person, from {made}")]
@@ -42,6 +49,10 @@ def _describe(head: TopDownPoseHead) -> list[tuple[str, str]]:
 
 def _describe_people(head: Any) -> list[tuple[str, str]]:
     return [("gives", f"the key points of each {head.person}")]
+
+
+def _describe_one_stage(head: OneStagePoseHead) -> list[tuple[str, str]]:
+    return [("gives", f"{head.points} key points of each person")]
 
 
 POSE = replace(DETECT, name="pose", open=_open)
@@ -63,3 +74,4 @@ PEOPLE = TaskSpec(
     to_matchable=identity,
     thresholded=True,
 )
+ONE_STAGE = replace(PEOPLE, open=_open_one_stage, describe=_describe_one_stage)

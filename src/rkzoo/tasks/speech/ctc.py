@@ -101,7 +101,7 @@ class CtcRecognizer:
         self._input = session.inputs[0]
         self._language = language_id(contract.head, language)
         if contract.head.features is not None:
-            _check_statistics(contract.head.features, contract.family)
+            check_statistics(contract.head.features, contract.family)
 
     def __call__(self, sound: Sound) -> Transcript:
         steps, tags = self.read(sound.at(RATE))
@@ -197,7 +197,8 @@ def language_id(head: CtcSpeechHead, language: str | None) -> int:
     return head.languages.get(code, 0)
 
 
-def _check_statistics(features: StackedFeatures, family: str) -> None:
+def check_statistics(features: StackedFeatures, family: str) -> None:
+    """Raises RkzooError where the statistics of the features are not known."""
     width = features.bins * features.stack
     if {len(features.shift), len(features.scale)} != {width}:
         raise RkzooError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from rkzoo.contract.audio import MoonshineHead, TransducerHead
+from rkzoo.contract.audio import MoonshineHead, ParaformerHead, TransducerHead
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.spec import Task, TaskOptions, TaskParts
 from rkzoo.tasks.speech import moonshine
+from rkzoo.tasks.speech.ctc import check_statistics
+from rkzoo.tasks.speech.paraformer import Paraformer
 from rkzoo.tasks.speech.tokens import read_tokens
 from rkzoo.tasks.speech.transducer import TransducerRecognizer, read_pieces
 from rkzoo.tasks.speech.whisper import Whisper
@@ -39,3 +41,19 @@ def open_moonshine(parts: TaskParts) -> Task:
     )
     pieces = moonshine.read_pieces(parts.files["decoder.vocabulary"])
     return moonshine.Moonshine(encoder, embedding, decoder, parts.head, pieces)
+
+
+def open_paraformer(parts: TaskParts) -> Task:
+    """Create a `Paraformer`. Raises RkzooError for another head, and where the statistics of its
+    features or its tokens are not known."""
+    if not isinstance(parts.head, ParaformerHead):
+        raise RkzooError("This is not a Paraformer.", code=1)
+    check_statistics(parts.head.features, "paraformer")
+    contract, decoder = parts.parts["decoder"]
+    if not contract.labels:
+        raise RkzooError(
+            "The tokens of the model are not known.",
+            "FunASR keeps them in tokens.json, sherpa-onnx in tokens.txt, beside the model.",
+            "Put that file into the model's folder, or give it with --labels FILE.",
+        )
+    return Paraformer(parts.parts["encoder"][1], decoder, parts.head, contract.labels)

@@ -51,6 +51,12 @@ def _open_moonshine(parts: TaskParts, options: TaskOptions) -> Task:
     return open_moonshine(parts)
 
 
+def _open_paraformer(parts: TaskParts, options: TaskOptions) -> Task:
+    from rkzoo.tasks.speech.open import open_paraformer
+
+    return open_paraformer(parts)
+
+
 WHISPER = TaskSpec(
     name="speech",
     open=_open_whisper,
@@ -71,4 +77,11 @@ MOONSHINE = TaskSpec(
 )
 TRANSDUCER = TaskSpec(
     name="speech", open=_open_transducer, input_kind="sound", output_kind="transcript"
+)
+PARAFORMER = TaskSpec(
+    name="speech",
+    open=_open_paraformer,
+    input_kind="sound",
+    output_kind="transcript",
+    name_classes=lambda head, labels: without_numbers(labels),
 )

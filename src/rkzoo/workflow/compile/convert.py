@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rkzoo.contract.audio import CtcSpeechHead
+from rkzoo.contract.audio import CtcSpeechHead, ParaformerHead
 from rkzoo.contract.model import Contract, Head
 from rkzoo.errors import RkzooError
 from rkzoo.files import (
@@ -145,12 +145,14 @@ def convert(
     target = Path(output) if output else None
     check_target(os.fspath(model), target)
     models = find_models(os.fspath(model), request, report, to_run=False)
+    if not models.single:
+        check_several(models.name, models.roles, target)
     conversions: dict[str, list[ConversionResult]] = {}
     cpu: dict[str, tuple[bytes, Contract]] = {}
     files: dict[str, Path] = {}
     for role, ready in models:
         files |= {f"{role}.{kind}": file for kind, file in ready.files.items()}
-        if ready.card is not None and ready.card.cpu:
+        if ready.cpu:
             on_processor(ready, models, report)
             cpu[role] = (ready.graph().SerializeToString(), ready.contract)
             continue
@@ -174,17 +176,23 @@ def check_target(name: str, target: Path | None) -> None:
     nothing can be written to."""
     check_folder(_folder_of(target))
     pipeline = is_pipeline(name)
-    if pipeline is not None and target is not None and target.suffix:
+    if pipeline is not None:
+        check_several(pipeline.name, tuple(pipeline.pipeline.values()), target)
+
+
+def check_several(name: str, parts: Sequence[str], target: Path | None) -> None:
+    """Raises RkzooError for one file where a model becomes several."""
+    if target is not None and target.suffix:
         raise RkzooError(
-            f"{pipeline.name} becomes {len(pipeline.pipeline)} files.",
-            f"It consists of {', '.join(pipeline.pipeline.values())}.",
+            f"{name} becomes {len(parts)} files.",
+            f"It consists of {', '.join(parts)}.",
             "Give -o a folder.",
         )
 
 
 def on_processor(ready: ResolvedModel, models: Models, report: ProgressReporter) -> None:
     """Notes that a part of a pipeline is not converted. Raises RkzooError for a single model."""
-    why = ready.card.cpu if ready.card else ""
+    why = ready.cpu
     if models.single:
         raise RkzooError(
             f"{ready.name} is not converted.",
@@ -383,7 +391,9 @@ def custom_string(contract: Contract) -> str:
 
 def _brief(contract: Contract) -> Head:
     head = contract.head
-    return head.with_statistics((), ()) if isinstance(head, CtcSpeechHead) else head
+    if isinstance(head, (CtcSpeechHead, ParaformerHead)):
+        return head.with_statistics((), ())
+    return head
 
 
 def _unusual(record: Any) -> Any:

@@ -90,7 +90,7 @@ def dry_run(
     models = find_models(model, request, report, to_run=False)
     settled = []
     for _, ready in models:
-        if ready.card is not None and ready.card.cpu:
+        if ready.cpu:
             on_processor(ready, models, report)
             continue
         dtype: Dtype = models.dtype_of(ready, request.dtype) or ready.dtypes[0]  # type: ignore[assignment]

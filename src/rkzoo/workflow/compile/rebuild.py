@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from rkzoo.contract.audio import StackedFeatures
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.faces import FaceHead
 from rkzoo.contract.model import Contract, TensorsHead
@@ -21,6 +22,8 @@ from rkzoo.workflow.request.options import Fit, fit_of
 from rkzoo.workflow.request.quantization import QuantizationConfig
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
+from rkzoo.workflow.request.resolved import ResolvedModel
+from rkzoo.workflow.request.split import split_models
 
 
 def rebuild(sidecar: Sidecar, path: Path, report: ProgressReporter = SILENT) -> BuildInputs:
@@ -53,7 +56,7 @@ def rebuild(sidecar: Sidecar, path: Path, report: ProgressReporter = SILENT) -> 
     picture = contract.picture
     tensors = isinstance(contract.head, TensorsHead)
     unfitted: Fit | None = "none" if tensors else None
-    ready = resolve(
+    ready = _part(sidecar, report) or resolve(
         sidecar.source.card or str(source),
         Request(
             size=picture.size if picture else None,
@@ -109,6 +112,20 @@ def rebuild(sidecar: Sidecar, path: Path, report: ProgressReporter = SILENT) -> 
             "Convert the model again.",
         )
     return inputs
+
+
+def _part(sidecar: Sidecar, report: ProgressReporter) -> ResolvedModel | None:
+    """The part of a file that was split, at the length that it was built for."""
+    if not sidecar.source.part:
+        return None
+    of = sidecar.contract
+    rows = next(other.shape[1] for other in of.others if other.name == "mask")
+    usual = StackedFeatures()
+    request = Request(
+        labels=of.labels or None, shapes={"speech": (1, rows, usual.bins * usual.stack)}
+    )
+    whole = resolve(sidecar.source.card or sidecar.source.file, request, report=report)
+    return next(part for part in split_models(whole) if part.source.part == sidecar.source.part)
 
 
 def _anchors(contract: Contract, *, from_card: bool) -> list[tuple[float, float]] | None:

@@ -148,7 +148,7 @@ def part(
 ) -> ModelPart:
     """A float model on a runtime of this PC; one that its card keeps on the processor stays on
     ONNX Runtime. Raises RkzooError."""
-    name = "onnx" if ready.card is not None and ready.card.cpu else runtime
+    name = "onnx" if ready.cpu else runtime
     opened, contract = backend(name).of_model(ready, request, report), ready.contract
     if request.sizes and request.size is not None:
         known = (contract.input.size, *request.sizes)

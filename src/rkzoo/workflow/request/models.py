@@ -18,6 +18,7 @@ from rkzoo.workflow.request.quantization import NATURAL
 from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.request.resolved import ResolvedModel
+from rkzoo.workflow.request.split import split_models
 from rkzoo.workflow.request.text_recognizer import reader_for
 from rkzoo.zoo.catalogue import card_of_file
 from rkzoo.zoo.schema import Card, Int8Recipe
@@ -84,7 +85,16 @@ def find_models(
     pipeline = is_pipeline(name)
     if pipeline is None:
         ready = find_model(name, request, report, to_run=to_run)
+        found, second = ready.recognition, ready.second()
+        if found is not None and found.second is not None and second is not None:
+            validate_options(found.second.head, request.given())
+            roles, head = found.second.roles, found.second.head
+            return Models(Path(name).stem, roles, ready, iter((second,)), head)
         validate_options(ready.contract.head, request.given())
+        if ready.recognition is not None and ready.recognition.parts:
+            roles = tuple(part.role for part in ready.recognition.parts)
+            split = split_models(ready)
+            return Models(Path(name).stem, roles, next(split), split, ready.contract.head)
         return Models(Path(name).stem, ("model",), ready, iter(()), ready.contract.head)
     request.feed.refuse(f"{name} consists of several models, each fed in its own way.")
     validate_options(pipeline.head, request.given())

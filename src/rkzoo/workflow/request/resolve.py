@@ -160,6 +160,7 @@ def _from_graph(
         card=card,
         recognition=recognition,
         files=_used(card, files),
+        cpu=card.cpu if card else "",
     )
 
 

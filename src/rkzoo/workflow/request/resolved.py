@@ -35,7 +35,8 @@ class ResolvedModel:
     recognised from the graph. `quantise` says what becomes of the head, and of INT8. `prompts`
     say what to look for where the contract has texts, once that is settled. `files` are the
     card's further files by role. `tuned` is the card's recipe where INT8 is built by it, and
-    `left_out` says what of that does not hold for this file.
+    `left_out` says what of that does not hold for this file. `cpu` says why it stays on the
+    processor, if it does.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ResolvedModel:
     files: Mapping[str, Path] = field(default_factory=dict)
     tuned: Int8Recipe | None = None
     left_out: str = ""
+    cpu: str = ""
 
     @property
     def is_cut(self) -> bool:
@@ -62,8 +64,16 @@ class ResolvedModel:
         )
 
     def graph(self) -> onnx.ModelProto:
-        """The graph whose outputs the contract names, spelled so that the toolkit takes it."""
+        """The graph whose outputs the contract names, spelled so that the toolkit takes it. Raises
+        RkzooError where the file becomes several."""
         card = self.card
+        if self.recognition is not None and self.recognition.parts:
+            roles = " and ".join(part.role for part in self.recognition.parts)
+            raise RkzooError(
+                f"{self.name} is no single model for an NPU.",
+                f"Its file is split into {roles}, which rkzoo run and rkzoo convert do.",
+                "Convert it with rkzoo convert, which writes a .rknn for each.",
+            )
         if card is not None and (card.arrays or card.outputs):
             return part(self.original, inputs_of(self.original, self.contract), card.outputs)
         if isinstance(self.contract.head, TensorsHead):
@@ -76,6 +86,16 @@ class ResolvedModel:
         if head == "uncut" or not self.is_cut:
             return keep_head(self.original, self.recognition)
         return cut_head(self.original, self.recognition, scores=head)
+
+    def second(self) -> ResolvedModel | None:
+        """What stands behind this model in its file, as a model of its own."""
+        found = self.recognition.second if self.recognition else None
+        if found is None:
+            return None
+        name = f"{self.name}-{found.roles[1]}"
+        return ResolvedModel(
+            name, found.model, found.contract, self.source, ("fp16",), cpu=found.cpu
+        )
 
     def as_tuned(self, recipe: Int8Recipe, toolkit: str) -> ResolvedModel:
         """The same model, to be built as its card's recipe says. Raises RkzooError."""

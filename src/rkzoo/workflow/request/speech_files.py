@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from rkzoo.contract.audio import CtcSpeechHead, StackedFeatures
+from rkzoo.contract.audio import CtcSpeechHead, ParaformerHead, StackedFeatures
 from rkzoo.contract.model import Contract
 from rkzoo.errors import RkzooError
 from rkzoo.files import os_errors_explained, read_text
@@ -29,7 +29,7 @@ def with_files_beside(contract: Contract, model: Path) -> Contract:
         RkzooError: A file there is damaged.
     """
     head = contract.head
-    if not isinstance(head, CtcSpeechHead) or head.features is None:
+    if not isinstance(head, (CtcSpeechHead, ParaformerHead)) or head.features is None:
         return contract
     labels, beside = contract.labels, model.parent / _STATISTICS
     if not head.features.shift and beside.is_file():
