@@ -88,8 +88,8 @@ def find_models(
         found, second = ready.recognition, ready.second()
         if found is not None and found.second is not None and second is not None:
             validate_options(found.second.head, request.given())
-            roles, head = found.second.roles, found.second.head
-            return Models(Path(name).stem, roles, ready, iter((second,)), head)
+            behind = found.second
+            return Models(Path(name).stem, behind.roles, ready, iter((second,)), behind.head)
         validate_options(ready.contract.head, request.given())
         if ready.recognition is not None and ready.recognition.parts:
             roles = tuple(part.role for part in ready.recognition.parts)
