@@ -73,6 +73,7 @@ KINDS = (
     Kind("embeddings", "embeddings of what was searched, and of known faces", f"{_HEX}{{32}}"),
     Kind("estimates", "estimates", rf"{_HEX}{{64}}\.json"),
     Kind("layers", "layers by their damage, of tune", f"{_HEX}{{32}}"),
+    Kind("ranges", "INT8 ranges of tensors", f"{_HEX}{{32}}"),
     Kind("lines", "lines of text cut from pages", f"{_HEX}{{16}}", lock="locks/lines-{}"),
     Kind(
         "received",

@@ -53,8 +53,8 @@ def add_algorithm(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--algorithm",
         choices=("mse", "normal", "kl_divergence", "mmse", "gdq"),
-        help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model; mse "
-        "is rkzoo's own and usual, the others are the toolkit's",
+        help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model: "
+        "mse (usual) is rkzoo's own, the others are the toolkit's",
     )
 
 

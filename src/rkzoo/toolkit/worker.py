@@ -180,7 +180,7 @@ class Jobs:
                 # Older versions do not have this argument.
                 more = {"auto_hybrid": True} if header["auto_hybrid"] else {}
                 more.update(self._batch(header))
-                with ranges_within(header) if several else contextlib.nullcontext({}) as seen:
+                with ranges_within(header, several) as seen:
                     _done("build", model.build(do_quantization=True, dataset=dataset, **more))
         _done("export_rknn", model.export_rknn(header["export"]))
         return {"seen": seen, "files": files}, []
@@ -538,10 +538,10 @@ def chosen_ranges(
 
 
 @contextlib.contextmanager
-def ranges_within(header: Header) -> Iterator[dict[str, float]]:
-    """Sets ranges (see `chosen_ranges`) during a build that writes no table of them; gives the
-    highest number that calibration saw of each of the scores, which is empty where this toolkit is
-    another inside."""
+def ranges_within(header: Header, wanted: bool) -> Iterator[dict[str, float]]:
+    """Sets ranges (see `chosen_ranges`), where wanted, during a build that writes no table of them;
+    gives the highest number that calibration saw of each of the scores, which is empty where this
+    toolkit is another inside."""
     seen: dict[str, float] = {}
     try:
         from rknn.api.quantizer import Quantizer
@@ -549,7 +549,7 @@ def ranges_within(header: Header) -> Iterator[dict[str, float]]:
         calibrate = Quantizer._get_layer_range
     except (ImportError, AttributeError):
         calibrate = None
-    if calibrate is None or not (header["scores"] or header["ranges"]):
+    if calibrate is None or not wanted or not (header["scores"] or header["ranges"]):
         yield seen
         return
 

@@ -25,6 +25,7 @@ Range = tuple[str, float, float]
 _SAMPLES = 4000  # numbers of each tensor and picture
 _BINS = 4096  # a step of INT8 is 16 of them, or more
 _BYTES = 1 << 28  # of tensors that one run keeps
+# What is cut off moves a sum always one way, and what is rounded both ways.
 _CLIPPED = 4.0
 _SHRINK = np.linspace(0.3, 1.0, 36)  # of each end
 # Operators whose result the NPU stores with a range of its own.
@@ -124,7 +125,7 @@ def least_error(
     goal = np.interp(centres, at, becomes)
 
     def best(lows: Array, highs: Array) -> tuple[float, float]:
-        lows, highs = (side[:, None] for side in np.broadcast_arrays(lows, highs))
+        lows, highs = np.broadcast_arrays(lows[:, None], highs[:, None])
         step = np.maximum((highs - lows) / 255, 1e-30)
         zero = np.rint(-lows / step)
         stored = (np.clip(np.rint(centres / step) + zero, 0, 255) - zero) * step
@@ -141,7 +142,7 @@ def least_error(
 
 def _activation(name: str, view: GraphView) -> str | None:
     """The tensor that an activation makes of `name` alone, where nothing else reads it."""
-    readers = view.consumers.get(name, ())
+    readers = view.consumers.get(name, [])
     kinds = sorted(node.op_type for node in readers)
     if kinds == ["Mul", "Sigmoid"]:
         product = next(node for node in readers if node.op_type == "Mul")
@@ -156,7 +157,7 @@ def _activation(name: str, view: GraphView) -> str | None:
 def _is_inside(name: str, view: GraphView) -> bool:
     """Whether a tensor never leaves the unit that makes it: the gate of a SiLU, and what is cut off
     at once."""
-    maker, readers = view.producers[name], view.consumers.get(name, ())
+    maker, readers = view.producers[name], view.consumers.get(name, [])
     if len(readers) != 1:
         return False
     reader = readers[0]

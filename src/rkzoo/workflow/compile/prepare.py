@@ -52,7 +52,7 @@ from rkzoo.toolkit.recipe import (
     Recipe,
     offered,
 )
-from rkzoo.workflow.compile.ranges import own_ranges
+from rkzoo.workflow.compile.ranges import with_own_ranges
 from rkzoo.workflow.compile.scores import score_outputs
 from rkzoo.workflow.compile.text_calibration import pictures_for
 from rkzoo.workflow.request import calibration as calib
@@ -200,9 +200,7 @@ def prepare(
     if calibrates and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
-    if recipe.algorithm == "mse" and arrays and keep:
-        ranges = own_ranges(graph, recipe.inputs, arrays, report)
-        recipe = msgspec.structs.replace(recipe, ranges=ranges)
+    recipe = with_own_ranges(recipe, graph, arrays if keep else (), report)
     content = graph.SerializeToString()
     size = len(content) + sum(array.nbytes for array in arrays)
     # Kept in the cache, and once more in the toolkit's scratch folder.

@@ -15,36 +15,46 @@ from rkzoo.graph.lowering.ranges import Range, least_error_ranges
 from rkzoo.kept import keep, kept, kept_folder
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.toolkit.builds import calibration_digest
-from rkzoo.toolkit.recipe import InputPlan
+from rkzoo.toolkit.recipe import InputPlan, Recipe
 
 if TYPE_CHECKING:
     import onnx
 
 Array = NDArray[Any]
 
-_SAMPLES = 20  # more move the ranges by less than a hundredth
+_SAMPLES = 20
 
 
-def own_ranges(
+def with_own_ranges(
+    recipe: Recipe,
+    graph: onnx.ModelProto,
+    arrays: Sequence[Array],
+    report: ProgressReporter = SILENT,
+) -> Recipe:
+    """A recipe with the ranges that lose least of what calibrates a graph (see
+    `least_error_ranges`); as it is, where its algorithm is another.
+
+    Args:
+        recipe: The build settings.
+        graph: As it goes to the toolkit.
+        arrays: What calibrates each of its inputs, stacked: uint8 NHWC for a picture.
+        report: Receives progress.
+
+    Raises:
+        RkzooError: ONNX Runtime cannot run the graph, or the cache cannot be written.
+    """
+    if recipe.algorithm != "mse" or not arrays:
+        return recipe
+    ranges = _found(graph, recipe.inputs, arrays, report)
+    return msgspec.structs.replace(recipe, ranges=ranges)
+
+
+def _found(
     graph: onnx.ModelProto,
     inputs: Sequence[InputPlan],
     arrays: Sequence[Array],
-    report: ProgressReporter = SILENT,
+    report: ProgressReporter,
 ) -> tuple[Range, ...]:
-    """The ranges that lose least of what calibrates a graph (see `least_error_ranges`).
-
-    Args:
-        graph: As it goes to the toolkit.
-        inputs: Its inputs.
-        arrays: What calibrates each of them, stacked: uint8 NHWC for a picture.
-        report: Receives progress.
-
-    Returns:
-        (tensor, smallest, largest); nothing where ONNX Runtime refuses the graph.
-
-    Raises:
-        RkzooError: The cache cannot be written.
-    """
     chosen = np.unique(np.linspace(0, len(arrays[0]) - 1, _SAMPLES).round().astype(int))
     taken = [array[chosen] for array in arrays]
     content = graph.SerializeToString()

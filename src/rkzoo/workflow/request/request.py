@@ -93,7 +93,8 @@ class Request:
         dtype: "int8", "fp16" or "w4a16" (4-bit weights), for the simulator, for what is built for
             `on`, and for `convert`; None is the model's first.
         algorithm: How INT8 ranges are found, "mse" (rkzoo's own), "normal", "kl_divergence" or
-            "mmse", or 4-bit weights: "normal" (rounded) or "gdq"; in place of what was tuned for the model.
+            "mmse", or 4-bit weights: "normal" (rounded) or "gdq"; in place of what was tuned for
+            the model.
         toolkit: Version of RKNN-Toolkit2, for the simulator and for `convert`.
         calibration: Pictures that set the INT8 ranges: a folder, a glob or a list in a file.
         calibration_count: How many of them, at equal distances; None is what the model's card
