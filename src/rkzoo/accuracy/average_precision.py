@@ -294,7 +294,7 @@ class _Kind:
 
     Attributes:
         objects: image of each object that counts.
-        answers: image of each detection up to the last that matches any, best first.
+        answers: image of each detection up to the last hit, best first.
         marks: at each threshold, the places in `answers` of hits, and of those whose object is
             ignored.
     """
@@ -312,8 +312,9 @@ def _kind(hits: _Hits, rows: NDArray[Any], picture: I64, objects: I64) -> _Kind:
     for answer, is_ignored in zip(hits.answer[0], hits.ignored[0], strict=True):
         at = place[answer]
         marks.append((np.sort(at[~is_ignored & (at >= 0)]), np.sort(at[is_ignored & (at >= 0)])))
-    last = max(int(hit.max(initial=-1)) for hit, _ in marks)
-    return _Kind(objects, picture[rows[: last + 1]], tuple(marks))
+    end = 1 + max(int(hit.max(initial=-1)) for hit, _ in marks)
+    used = tuple((hit, ignored[ignored < end]) for hit, ignored in marks)
+    return _Kind(objects, picture[rows[:end]], used)
 
 
 def _resampled(kinds: list[_Kind], counts: I64) -> F64:
@@ -324,7 +325,8 @@ def _resampled(kinds: list[_Kind], counts: I64) -> F64:
         objects = counts[:, kind.objects].sum(axis=1)
         present += objects > 0
         total += np.where(objects > 0, _kind_ap(kind, counts, objects), 0.0)
-    return np.divide(total, present, out=np.full(len(counts), np.nan), where=present > 0)
+    mean = np.divide(total, present, out=np.full(len(counts), np.nan), where=present > 0)
+    return np.asarray(mean, np.float64)
 
 
 def _kind_ap(kind: _Kind, counts: I64, objects: I64) -> F64:
@@ -345,4 +347,4 @@ def _kind_ap(kind: _Kind, counts: I64, objects: I64) -> F64:
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         reached = np.searchsorted(RECALLS, true / np.maximum(objects, 1)[:, None], "right")
         total += (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1)
-    return total / (len(IOUS) * len(RECALLS))
+    return np.asarray(total / (len(IOUS) * len(RECALLS)))

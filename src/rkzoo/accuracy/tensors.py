@@ -58,11 +58,10 @@ class Outputs:
         if not rows:
             return ()
         means = [float(np.mean(row)) for row in rows]
+        mean = float(np.mean(means))
         lowest = min(min(row) for row in rows)
         return (
-            Metric(
-                "mean cosine with float", float(np.mean(means)), "", True, 0.01, True, of_mean(means)
-            ),
+            Metric("mean cosine with float", mean, "", True, 0.01, True, of_mean(means)),
             Metric("lowest cosine with float", lowest, "", True, 0.01),
         )
 
