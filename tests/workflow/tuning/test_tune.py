@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny_yolo import stock
 
-from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.metric import Metric, points
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.toolkit.analysis import LayerError
@@ -37,7 +37,7 @@ from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.tuning import tune as tuning
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, judged, ranked, total
-from rkzoo.workflow.tuning.tune import FLOAT_LAYERS, STAGES, points, tune
+from rkzoo.workflow.tuning.tune import FLOAT_LAYERS, STAGES, tune
 
 MAP = Metric("mAP50-95", 0.5, "", True, 0.01, main=True)
 
@@ -69,7 +69,7 @@ def search(
         Request(),
         SimpleNamespace(items=(), name="data", source="known"),  # type: ignore[arg-type]
         MAP,
-        None,
+        (),
         "rk3588",
         tuning.SILENT,
     )
