@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,14 @@ class Metric:
         """Ends of the value's 95 % bootstrap interval over the pictures; None where it is not
         resampled."""
         return interval(self.resampled.values) if self.resampled else None
+
+    def part(self, kept: Sequence[int]) -> Metric:
+        """The metric of some of the pictures, by their numbers. Raises ValueError where it is not
+        resampled."""
+        if self.resampled is None:
+            raise ValueError(f"{self.name} is not resampled")
+        some = self.resampled.part(kept)
+        return replace(self, value=some.at([1] * len(kept)), resampled=some)
 
     def to_json(self) -> dict[str, Any]:
         """Metric as JSON types, with its interval."""

@@ -46,8 +46,18 @@ class Resampled:
         parts = range(0, RESAMPLES, _AT_ONCE)
         return np.concatenate([self.value(counts[at : at + _AT_ONCE]) for at in parts])
 
+    def part(self, kept: Sequence[int]) -> Resampled:
+        """The same of some of the rows, by their numbers."""
+
+        def value(counts: I64) -> F64:
+            whole = np.zeros((len(counts), self.rows), np.int64)
+            whole[:, list(kept)] = counts
+            return self.value(whole)
+
+        return Resampled(len(kept), value)
+
     def at(self, counts: Sequence[int]) -> float:
-        """The metric's value where picture i counts counts[i] times."""
+        """The metric's value where row i counts counts[i] times."""
         return float(self.value(np.asarray(counts, np.int64)[None])[0])
 
 
@@ -67,7 +77,8 @@ def of_sums(rows: Any, value: Callable[[F64], F64]) -> Resampled:
 
 def of_mean(values: Sequence[float] | NDArray[Any], scale: float = 1.0) -> Resampled:
     """A metric that is the mean of one value (P,) a picture, times `scale`."""
-    return of_sums(values, lambda sums: scale * sums / len(values))
+    rows = np.stack((np.asarray(values, np.float64), np.ones(len(values))), axis=1)
+    return of_sums(rows, lambda sums: scale * sums[:, 0] / sums[:, 1])
 
 
 def interval(values: F64) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
@@ -96,8 +97,10 @@ def test_what_is_measured_already_is_known_by_its_versions() -> None:
     from importlib.metadata import version
 
     (run, *_) = read_runs(ROOT / "results/runs.yaml")
-    mine = row(model=run.name, rkzoo=version("rkzoo"), command="rkzoo eval")
-    assert not is_measured([row(model=run.name, rkzoo=version("rkzoo"))], run, "2.5.0")
+    this = {"model": run.name, "rkzoo": version("rkzoo"), "int8_interval": (5.0, 7.0)}
+    mine = row(**this, command="rkzoo eval")
+    assert not is_measured([row(**this)], run, "2.5.0")
+    assert not is_measured([replace(mine, int8_interval=None)], run, "2.5.0")
     assert is_measured([mine], run, "2.5.0")
     assert not is_measured([mine], run, "2.3.2")
     assert not is_measured([row(model=run.name, rkzoo="0.0.1")], run, "2.5.0")

@@ -207,7 +207,7 @@ class TuningResult:
         runtime: what measured INT8.
         hardware: chip, driver and library of the board that did, if one did.
         held: the figures on the pictures that were held back; None where there were too few.
-        others: the figures on further data.
+        others: the figures on further data; without `hold_back` first on each of HALVES.
     """
 
     model: str
@@ -343,7 +343,8 @@ def tune(
         limit: use only the first images.
         workers: number of processes.
         stages: limits the search to these STAGES.
-        hold_back: search with one half; False: with all, where nothing is searched for.
+        hold_back: search with one half; False: with all, where nothing is searched for and what
+            matters is the last trial, be it better or not.
         others: further data that the result is measured on.
         tell: called with each trial.
         report: receives progress.
@@ -393,11 +394,16 @@ def tune(
         on_board = request.on is not None
         search.runner = in_process(process) if process and not on_board else spread(workers)
         search.run(max_drop, stages, process)
+        chosen = search.best if hold_back else search.trials[-1].setting
+        further = [open_dataset(other, task, head_labels) for other in others]
         result = search.result(
             max_drop,
             truth.images,
-            search.on_unseen(floating, held) if held else None,
-            [search.on_unseen(floating, open_dataset(o, task, head_labels)) for o in others],
+            search.on_unseen(floating, held, chosen) if held else None,
+            [
+                *(() if hold_back else search.halves()),
+                *(search.on_unseen(floating, other, chosen) for other in further),
+            ],
         )
         return replace(result, stages=tuple(stages or ()))
 
@@ -532,14 +538,25 @@ class _Search:
             report=self.report,
         )
 
-    def on_unseen(self, floating: Plan, dataset: Dataset) -> Held:
-        """The first trial and the best on other pictures."""
+    def halves(self) -> Iterator[Held]:
+        """The first trial and the last on each half of the pictures, if there are enough."""
+        first, last = self.trials[0].metric, self.trials[-1].metric
+        parts = halves(self.dataset.items)
+        rows = self.metric.resampled.rows if self.metric.resampled else 0
+        if first is None or last is None or rows != sum(map(len, parts)) or len(parts[1]) < FEW:
+            return
+        for name, kept in zip(HALVES, parts, strict=True):
+            metrics = (metric.part(kept) for metric in (self.metric, first, last))
+            yield Held(name, len(kept), *metrics)
+
+    def on_unseen(self, floating: Plan, dataset: Dataset, chosen: Setting) -> Held:
+        """The first trial and another setting on other pictures."""
         whole = evaluate_plan(floating, dataset, report=self.report)
         if whole.failed:
             dataset = dataset.without({Path(failure.file) for failure in whole.failed})
         first = self.evaluated(self.trials[0].setting, dataset).main
-        plain = self.best == self.trials[0].setting
-        best = first if plain else self.evaluated(self.best, dataset).main
+        plain = chosen == self.trials[0].setting
+        best = first if plain else self.evaluated(chosen, dataset).main
         return Held(dataset.name, whole.images, whole.main, first, best)
 
     def cost(self, setting: Setting, process: ToolkitProcess | None) -> float | None:
@@ -666,6 +683,7 @@ class _Quiet:
         pass
 
 
+HALVES = ("one half", "the other half")
 FLOAT_LAYERS = "float-layers"
 Candidates = Iterator[tuple[str, Setting]]
 
