@@ -420,7 +420,8 @@ def _split(dataset: Dataset, report: ProgressReporter) -> tuple[Dataset, Dataset
             "found is measured on the pictures that it was searched with, which flatters it."
         )
         return dataset, None
-    return dataset.take(first), replace(dataset.take(second), name=f"{dataset.name}, other half")
+    other = replace(dataset.take(second), name=f"{dataset.name}, other half", missing=())
+    return dataset.take(first), other
 
 
 def _check_chip(on: str, soc: str) -> None:
