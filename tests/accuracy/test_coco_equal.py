@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -182,3 +183,43 @@ def test_a_part_of_the_pictures_is_scored_alone() -> None:
         theirs = reference(truth, records[:count], "bbox")
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
     assert (coco_stats(truth, [], (), "bbox") == -1).all()
+
+
+def copied(truth: ObjectTruth, times: NDArray[np.int64]) -> ObjectTruth:
+    """The truth of pictures of which each is there so many times."""
+    pictures = np.repeat(np.arange(len(times)), times)
+    rows = [np.flatnonzero(truth.picture == picture) for picture in pictures]
+    all_rows = np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
+    return replace(
+        truth,
+        picture=np.repeat(np.arange(len(pictures)), [len(some) for some in rows]),
+        category=truth.category[all_rows],
+        xywh=truth.xywh[all_rows],
+        area=truth.area[all_rows],
+        crowd=truth.crowd[all_rows],
+        sizes=truth.sizes[pictures],
+        shapes=tuple(truth.shapes[row] for row in all_rows) if truth.shapes else (),
+        keypoints=None if truth.keypoints is None else truth.keypoints[all_rows],
+    )
+
+
+@pytest.mark.parametrize("measure", ["bbox", "segm", "keypoints"])
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=8, deadline=None)
+def test_a_resample_equals_pycocotools_on_copies_of_the_pictures(
+    measure: Measure, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    truth, records = made(random, 5, 40, measure)
+    scores = random.permutation(sum(len(r["score"]) for r in records)).astype(np.float32) + 1
+    for record in records:  # no ties, whose order copies would change
+        record["score"], scores = np.split(scores, [len(record["score"])])
+    main = truth.score(records, (), ())[0]
+    times = random.integers(0, 4, 5)
+    if main.resampled is None or not len(truth) or not times.sum():
+        return
+    several = [record for record, n in zip(records, times, strict=True) for _ in range(n)]
+    expected = reference(copied(truth, times), several, measure)[0]
+    found = main.resampled.at(times.tolist())
+    assert found == pytest.approx(expected, abs=1e-9) or (np.isnan(found) and expected == -1)
+    assert main.resampled.at([1] * 5) == pytest.approx(main.value, abs=1e-9)

@@ -7,7 +7,8 @@ rotated boxes, or OKS of keypoints).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,13 @@ class Curves:
         precision: (T, R, K, A) at the thresholds IOUS and the recalls RECALLS, per category and
             area range.
         recall: (T, K, A, M) per maximum number of detections.
+        resampled: `ap()` where image i counts counts[i] times, of many counts (R, images): (R,);
+            NaN without any object.
     """
 
     precision: F64
     recall: F64
+    resampled: Callable[[I64], F64] = field(compare=False, repr=False)
 
     def ap(self, area: int = 0, iou: float | None = None) -> float:
         """Average precision, mean over categories, at one IoU threshold or all; -1 for none."""
@@ -125,7 +129,18 @@ def curves(
     score = answered.score[order]
     by_score = np.lexsort((rank, picture, -score, category))
     outside = np.stack([_outside(answered.area[order], area) for area in protocol.areas])
-    return _curves(hits, by_score, category, rank, outside, objects, protocol)
+    precision, recall = _curves(hits, by_score, category, rank, outside, objects, protocol)
+    counted = ~ignored[0]
+    kinds = [
+        _kind(
+            hits,
+            by_score[(category[by_score] == kind) & ~outside[0][by_score]],
+            picture,
+            marked.picture[counted & (marked.category == kind)],
+        )
+        for kind in np.flatnonzero(objects[0])
+    ]
+    return Curves(precision, recall, partial(_resampled, kinds))
 
 
 def _outside(area: F64, limits: tuple[float, float]) -> Bools:
@@ -229,7 +244,7 @@ def _curves(
     outside: Bools,
     objects: I64,
     protocol: MatchProtocol,
-) -> Curves:
+) -> tuple[F64, F64]:
     areas, categories = objects.shape
     precision = np.full((len(IOUS), len(RECALLS), categories, areas), -1.0)
     recall = np.full((len(IOUS), categories, areas, len(protocol.most)), -1.0)
@@ -257,7 +272,7 @@ def _curves(
                 precision[level, :, kind, area] = _at_recalls(
                     so_far[hit + 1] - so_far[starts[kind]], int(objects[area, kind])
                 )
-    return Curves(precision, recall)
+    return precision, recall
 
 
 def _at_recalls(answers: NDArray[Any], objects: int) -> F64:
@@ -271,3 +286,65 @@ def _at_recalls(answers: NDArray[Any], objects: int) -> F64:
         reached = place < len(answers)
         precisions[reached] = best[place[reached]]
     return precisions
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What one category's average precision depends on, in the first area range.
+
+    Attributes:
+        objects: image of each object that counts.
+        answers: image of each detection up to the last hit, best first.
+        marks: at each threshold, the places in `answers` of hits, and of those whose object is
+            ignored.
+    """
+
+    objects: I64
+    answers: I64
+    marks: tuple[tuple[I64, I64], ...]
+
+
+def _kind(hits: _Hits, rows: NDArray[Any], picture: I64, objects: I64) -> _Kind:
+    """`rows` are the category's detections, best first."""
+    place = np.full(len(picture), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    marks = []
+    for answer, is_ignored in zip(hits.answer[0], hits.ignored[0], strict=True):
+        at = place[answer]
+        marks.append((np.sort(at[~is_ignored & (at >= 0)]), np.sort(at[is_ignored & (at >= 0)])))
+    end = 1 + max(int(hit.max(initial=-1)) for hit, _ in marks)
+    used = tuple((hit, ignored[ignored < end]) for hit, ignored in marks)
+    return _Kind(objects, picture[rows[:end]], used)
+
+
+def _resampled(kinds: list[_Kind], counts: I64) -> F64:
+    """Mean over the categories that a resample has. A copy of an image adds its objects and its
+    detections once more, side by side with their like in the order of scores."""
+    total, present = np.zeros(len(counts)), np.zeros(len(counts))
+    for kind in kinds:
+        objects = counts[:, kind.objects].sum(axis=1)
+        present += objects > 0
+        total += np.where(objects > 0, _kind_ap(kind, counts, objects), 0.0)
+    mean = np.divide(total, present, out=np.full(len(counts), np.nan), where=present > 0)
+    return np.asarray(mean, np.float64)
+
+
+def _kind_ap(kind: _Kind, counts: I64, objects: I64) -> F64:
+    """Average precision (R,) of a category with `objects` (R,)."""
+    weight = counts[:, kind.answers]
+    so_far = np.cumsum(weight, axis=1)
+    total = np.zeros(len(counts))
+    for hit, ignored in kind.marks:
+        if not len(hit):
+            continue
+        true = np.cumsum(weight[:, hit], axis=1)
+        answers = so_far[:, hit]
+        if len(ignored):
+            beside = np.cumsum(weight[:, ignored], axis=1)
+            before = np.searchsorted(ignored, hit)
+            answers = answers - np.insert(beside, 0, 0, axis=1)[:, before]
+        precision = true / (answers + _EPSILON)
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        reached = np.searchsorted(RECALLS, true / np.maximum(objects, 1)[:, None], "right")
+        total += (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1)
+    return np.asarray(total / (len(IOUS) * len(RECALLS)))

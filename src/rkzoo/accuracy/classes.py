@@ -14,6 +14,7 @@ from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.categories import normalize_name
 from rkzoo.accuracy.folders import best_folder, first_row, pictures
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.resampling import of_mean
 from rkzoo.accuracy.tables import rows_of
 from rkzoo.errors import RkzooError
 
@@ -85,7 +86,8 @@ class ClassTruth:
         truth = self.numbers(labels)[: len(records)]
         first = [right in r["class_id"][:1] for right, r in zip(truth, records, strict=True)]
         five = [right in r["class_id"][:5] for right, r in zip(truth, records, strict=True)]
-        metrics = [Metric("top-1", 100 * float(np.mean(first)), "%", True, 1.0, main=True)]
+        top = float(np.mean(first))
+        metrics = [Metric("top-1", 100 * top, "%", True, 1.0, True, of_mean(first, 100))]
         if all(len(record["class_id"]) >= 5 for record in records):
             metrics.append(Metric("top-5", 100 * float(np.mean(five)), "%", True, 1.0))
         return tuple(metrics)

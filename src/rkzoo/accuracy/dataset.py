@@ -96,9 +96,12 @@ class Dataset:
 
     def without(self, files: Set[Path]) -> Dataset:
         """The data set without some of its items, under a digest of its own."""
-        kept = [i for i, item in enumerate(self.items) if item not in files]
+        return self.take([i for i, item in enumerate(self.items) if item not in files])
+
+    def take(self, kept: Sequence[int]) -> Dataset:
+        """Some of the items, by ascending numbers, under a digest of their own."""
         items, truth = tuple(self.items[i] for i in kept), self.truth.take(kept)
-        digest = hashlib.sha256(f"{self.digest} {kept}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.digest} {list(kept)}".encode()).hexdigest()
         return replace(self, items=items, truth=truth, digest=digest)
 
     def score(
@@ -124,6 +127,17 @@ class Dataset:
             )
         names = [item.name for item in self.items[: len(records)]]
         return self.truth.score(records, contract_labels or self.labels, names)
+
+
+def halves(items: Sequence[Path]) -> tuple[list[int], list[int]]:
+    """Two halves of files, as their numbers: every other one in the order of their names' hashes,
+    so that they are always the same, whatever the order of the files."""
+    order = sorted(range(len(items)), key=lambda i: _hash(items[i]))
+    return sorted(order[::2]), sorted(order[1::2])
+
+
+def _hash(path: Path) -> bytes:
+    return hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).digest()
 
 
 @dataclass(frozen=True)
@@ -195,8 +209,22 @@ def _kind(truth: ObjectTruth | OrientedTruth) -> Kind:
     return _KINDS[truth.measures[0]] if isinstance(truth, ObjectTruth) else "oriented"
 
 
+# In a folder of several, as COCO's annotations.
+_COCO_FILES = {
+    "pose": ("*.json", "*keypoints*.json"),
+    "segment": ("*.json", "*polygons*.json", "*instances*.json"),
+}
+_COCO_BOXES = ("*.json", "*bbox*.json", "*instances*.json")
+
+
+def _coco_file(source: DatasetSource) -> Path | None:
+    patterns = _COCO_FILES.get(source.task, _COCO_BOXES)
+    return next((file for pattern in patterns if (file := _file(source, pattern))), None)
+
+
 def _coco(source: DatasetSource) -> ParsedDataset:
-    items, truth = coco_json.read(_needed(source, "*.json"), source.images, source.task)
+    file = _coco_file(source) or _needed(source, "*.json")
+    items, truth = coco_json.read(file, source.images, source.task)
     return ParsedDataset(_kind(truth), items, truth)
 
 
@@ -318,7 +346,7 @@ FORMATS: tuple[DatasetFormat, ...] = (
         lambda s: restored.folders_of(s.path, s.images) is not None,
         _restored,
     ),
-    DatasetFormat("coco", "a COCO json", _UPRIGHT, lambda s: bool(_file(s, "*.json")), _coco),
+    DatasetFormat("coco", "a COCO json", _UPRIGHT, lambda s: bool(_coco_file(s)), _coco),
     DatasetFormat(
         "yolo", "a data.yaml, or a folder with images/ and labels/", _BOXES, _is_yolo, _yolo
     ),

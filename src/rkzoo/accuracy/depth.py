@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import check_size, pictures
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.resampling import of_mean
 from rkzoo.accuracy.truth_files import TruthFiles
 from rkzoo.errors import RkzooError
 from rkzoo.files import open_file, os_errors_explained, read_bytes
@@ -45,7 +46,7 @@ class DepthTruth(TruthFiles):
             return ()
         relative, within = np.mean(rows, axis=0).tolist()
         return (
-            Metric("delta<1.25", within, "", True, 0.01, main=True),
+            Metric("delta<1.25", within, "", True, 0.01, True, of_mean([w for _, w in rows])),
             Metric("AbsRel", relative, "", False, 0.01),
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 from rkzoo.accuracy.answers import Record, texts_of
 from rkzoo.accuracy.folders import best_folder, first_row, pictures
 from rkzoo.accuracy.metric import Metric, edit_distance, similarity
+from rkzoo.accuracy.resampling import of_mean
 from rkzoo.accuracy.tables import rows_of
 
 Lines = TypeVar("Lines", bound="LineTruth")
@@ -50,11 +51,12 @@ class LineTruth:
             (truth.strip(), "".join(texts_of(record)).strip())
             for truth, record in zip(self.texts, records, strict=False)
         ]
-        exact = np.mean([truth == text for truth, text in pairs])
+        right = [truth == text for truth, text in pairs]
+        exact = np.mean(right)
         alike = np.mean([similarity(truth, text) for truth, text in pairs])
         wrong = np.mean([edit_distance(truth, text) for truth, text in pairs])
         return (
-            Metric("exact", 100 * float(exact), "%", True, 1.0, main=True),
+            Metric("exact", 100 * float(exact), "%", True, 1.0, True, of_mean(right, 100)),
             Metric("similarity", 100 * float(alike), "%", True, 0.5),
             Metric("edit distance", float(wrong), "characters", False, 0.1),
         )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rkzoo.accuracy.answers import Record, class_map
 from rkzoo.accuracy.folders import check_size, pictures
 from rkzoo.accuracy.metric import Metric, confusion_matrix, mean_iou
+from rkzoo.accuracy.resampling import of_sums
 from rkzoo.accuracy.truth_files import TruthFiles
 from rkzoo.errors import RkzooError
 from rkzoo.vision.maps import read_map
@@ -42,15 +43,26 @@ class SegmentationTruth(TruthFiles):
         if not records:
             return ()
         counts = np.zeros((_VOID, _VOID), np.int64)
-        for record, file in zip(records, self.files, strict=False):
-            counts += confusion_matrix(_fitting(file, record), class_map(record), _VOID)
         classes = len(labels) or _VOID
-        counts[classes:] = 0  # ground-truth classes that the model lacks are void
+        areas = []
+        for record, file in zip(records, self.files, strict=False):
+            of_picture = confusion_matrix(_fitting(file, record), class_map(record), _VOID)
+            of_picture[classes:] = 0  # ground-truth classes that the model lacks are void
+            counts += of_picture
+            areas.append([np.diag(of_picture), of_picture.sum(axis=1), of_picture.sum(axis=0)])
         right = float(np.trace(counts) / max(counts.sum(), 1))
         return (
-            Metric("mIoU", mean_iou(counts), "", True, 0.01, main=True),
+            Metric("mIoU", mean_iou(counts), "", True, 0.01, True, of_sums(areas, _mean_ious)),
             Metric("pixel accuracy", right, "", True, 0.01),
         )
+
+
+def _mean_ious(areas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean IoUs (R,) of the areas (R, 3, C) of each class: shared, true and found."""
+    both, truth, found = np.moveaxis(areas, 1, 0)
+    union = truth + found - both
+    total = np.divide(both, union, out=np.zeros_like(both), where=union > 0).sum(axis=1)
+    return np.asarray(total / (union > 0).sum(axis=1))
 
 
 def _fitting(file: Path, record: Record) -> NDArray[np.uint8]:

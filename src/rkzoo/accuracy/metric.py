@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rkzoo.accuracy.resampling import Resampled, interval
+from rkzoo.json_values import to_json_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Metric:
         higher_is_better: direction.
         gate: drop from the float model, in the metric's unit, that counts as a failure.
         main: the metric to optimize; at most one per evaluation.
+        resampled: the metric of other pictures like these, of the main one.
     """
 
     name: str
@@ -29,6 +33,82 @@ class Metric:
     higher_is_better: bool
     gate: float
     main: bool = False
+    resampled: Resampled | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the value's 95 % bootstrap interval over the pictures; None where it is not
+        resampled."""
+        return interval(self.resampled.values) if self.resampled else None
+
+    def part(self, kept: Sequence[int]) -> Metric:
+        """The metric of some of the pictures, by their numbers. Raises ValueError where it is not
+        resampled."""
+        if self.resampled is None:
+            raise ValueError(f"{self.name} is not resampled")
+        some = self.resampled.part(kept)
+        return replace(self, value=some.at([1] * len(kept)), resampled=some)
+
+    def to_json(self) -> dict[str, Any]:
+        """Metric as JSON types, with its interval."""
+        names = ("name", "value", "unit", "higher_is_better", "gate", "main", "interval")
+        document: dict[str, Any] = to_json_value({name: getattr(self, name) for name in names})
+        return document
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How far a figure lies below the float model's, on the same pictures.
+
+    Attributes:
+        points: hundredths of a fraction, else the metric's own unit; negative: better.
+        interval: ends of its 95 % paired bootstrap interval; None where it was not resampled.
+        rows: number of pictures (or what else was drawn).
+    """
+
+    points: float
+    interval: tuple[float, float] | None = None
+    rows: int = 0
+
+    @property
+    def apart(self) -> bool:
+        """Whether the two figures can be told apart."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+    @property
+    def highest(self) -> float:
+        """The interval's upper end; the drop itself where there is no interval."""
+        return self.points if self.interval is None else self.interval[1]
+
+    def words(self, things: str = "pictures") -> str:
+        """The drop with its interval, and whether it can be told from none."""
+        text = f"drop {self.points:.2f} points"
+        if self.interval is None:
+            return text
+        low, high = self.interval
+        text += f" ({low:.2f} to {high:.2f}, 95 %, paired bootstrap over {self.rows} {things})"
+        return text if self.apart else f"{text}: float and INT8 cannot be told apart"
+
+
+def points(metric: Metric, value: Any) -> Any:
+    """Drop of `value` (one or many) below the float `metric`, in points: hundredths of a fraction,
+    else the metric's own unit.
+    """
+    return _below(metric, metric.value, value)
+
+
+def drop_of(metric: Metric, other: Metric) -> Drop:
+    """Drop of `other` below the float model's `metric`, both of the same pictures."""
+    amount = float(points(metric, other.value))
+    a, b = metric.resampled, other.resampled
+    if a is None or b is None or a.rows != b.rows:
+        return Drop(amount)
+    return Drop(amount, interval(_below(metric, a.values, b.values)), a.rows)
+
+
+def _below(metric: Metric, value: Any, other: Any) -> Any:
+    drop = (value - other) * (100 if metric.unit == "" else 1)
+    return drop if metric.higher_is_better else -drop
 
 
 def cosine(a: NDArray[Any], b: NDArray[Any]) -> float | None:

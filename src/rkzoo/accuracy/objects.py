@@ -14,6 +14,7 @@ from rkzoo.accuracy import answers, categories, rle
 from rkzoo.accuracy import average_precision as ap
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.resampling import Resampled
 from rkzoo.errors import RkzooError
 
 F64 = NDArray[np.float64]
@@ -97,11 +98,21 @@ class ObjectTruth:
         """
         metrics: list[Metric] = []
         for number, measure in enumerate(self.measures):
-            stats = coco_stats(self, records, labels, measure, names)
+            curves = coco_curves(self, records, labels, measure, names) if records else None
+            stats = _SUMMARIES[measure](curves) if curves else ()
+            resampled = Resampled(len(records), curves.resampled) if curves else None
             title = _TITLES[measure] + " " if len(self.measures) > 1 else ""
             rows = _ROWS[measure] if number == 0 else _ROWS[measure][:3]
             metrics += [
-                Metric(title + name, float(value), "", True, gate, main=number + place == 0)
+                Metric(
+                    title + name,
+                    float(value),
+                    "",
+                    True,
+                    gate,
+                    main=number + place == 0,
+                    resampled=resampled if number + place == 0 else None,
+                )
                 for place, ((name, gate), value) in enumerate(zip(rows, stats, strict=False))
                 if value >= 0
             ]
@@ -153,6 +164,19 @@ def coco_stats(
     """
     if not records:
         return np.full(len(_ROWS[measure]), -1.0)
+    curves = coco_curves(truth, records, labels, measure, names)
+    return np.array(_SUMMARIES[measure](curves), np.float64)
+
+
+def coco_curves(
+    truth: ObjectTruth,
+    records: Sequence[Record],
+    labels: tuple[str, ...],
+    measure: Measure,
+    names: Sequence[str] = (),
+) -> ap.Curves:
+    """Precision and recall of the first len(records) images. Raises RkzooError where records and
+    data do not match."""
     sizes = _sizes(truth, records, names)
     some = _first(truth, sizes)
     predictions = _predictions(truth, records, labels)
@@ -162,8 +186,7 @@ def coco_stats(
     marked = ap.GroundTruths(some.picture, some.category, some.area, ignored, some.crowd)
     area, overlap = _MEASURES[measure](some, predictions, sizes)
     answered = ap.Predictions(predictions.picture, predictions.category, predictions.score, area)
-    curves = ap.curves(marked, answered, overlap, len(truth.names), _PROTOCOLS[measure])
-    return np.array(_SUMMARIES[measure](curves), np.float64)
+    return ap.curves(marked, answered, overlap, len(truth.names), _PROTOCOLS[measure])
 
 
 _ALL, _SMALL, _MEDIUM, _LARGE = (0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10)

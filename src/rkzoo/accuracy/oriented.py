@@ -14,6 +14,7 @@ from rkzoo.accuracy import average_precision as ap
 from rkzoo.accuracy import categories
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.resampling import Resampled
 from rkzoo.vision.rotated import intersection
 
 F64 = NDArray[np.float64]
@@ -99,8 +100,17 @@ class OrientedTruth:
         curves = ap.curves(marked, answered, overlap, len(self.names), _PROTOCOL)
         rows = (("mAP50-95", None, 0.01), ("mAP50", 0.5, 0.01), ("mAP75", 0.75, 0.015))
         values = [(name, curves.ap(iou=iou), gate) for name, iou, gate in rows]
+        resampled = Resampled(len(records), curves.resampled)
         return tuple(
-            Metric(name, value, "", True, gate, main=name == "mAP50-95")
+            Metric(
+                name,
+                value,
+                "",
+                True,
+                gate,
+                main=name == "mAP50-95",
+                resampled=resampled if name == "mAP50-95" else None,
+            )
             for name, value, gate in values
             if value >= 0
         )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import SUFFIXES, subfolder
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.resampling import of_mean
 from rkzoo.errors import RkzooError
 from rkzoo.files import read_text
 
@@ -58,7 +59,8 @@ class PairTruth:
     ) -> tuple[Metric, ...]:
         """Accuracy, and the cosine from which on two faces are taken for one person's: of each set
         of pairs with the threshold that is best on the others, averaged. A picture on which
-        no face was found is like no other."""
+        no face was found is like no other. What is resampled are pairs, with the thresholds as
+        they are."""
         there = (self.pairs < len(records)).all(axis=1)
         same, fold = self.same[there], self.fold[there]
         if not len(same):
@@ -67,14 +69,16 @@ class PairTruth:
         cosines = np.array([_cosine(rows[a], rows[b]) for a, b in self.pairs[there].tolist()])
         folds = np.unique(fold)
         shares, thresholds = [], []
+        right = np.zeros(len(same), np.bool_)
         for number in folds:
             judged = fold == number
             chosen = ~judged if len(folds) > 1 else judged
             threshold = best_threshold(cosines[chosen], same[chosen])
             thresholds.append(threshold)
-            shares.append(float(((cosines[judged] >= threshold) == same[judged]).mean()))
+            right[judged] = (cosines[judged] >= threshold) == same[judged]
+            shares.append(float(right[judged].mean()))
         return (
-            Metric("accuracy", float(np.mean(shares)), "", True, _GATE, main=True),
+            Metric("accuracy", float(np.mean(shares)), "", True, _GATE, True, of_mean(right)),
             Metric("threshold", float(np.mean(thresholds)), "", True, 2.0),
         )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import best_folder
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.resampling import of_sums
 from rkzoo.accuracy.tables import rows_of
 from rkzoo.errors import RkzooError
 
@@ -67,10 +68,16 @@ class TextRegionTruth:
         both = 2 * hits / (lines + answers)
         precision = hits / answers if answers else 0.0
         return (
-            Metric("hmean", both, "", True, 0.01, main=True),
+            Metric("hmean", both, "", True, 0.01, True, of_sums(counts, _hmean)),
             Metric("precision", precision, "", True, 0.02),
             Metric("recall", hits / lines, "", True, 0.02),
         )
+
+
+def _hmean(sums: F64) -> F64:
+    """Harmonic means (R,) of hits, ground-truth lines and detections (R, 3)."""
+    hits, lines, answers = sums.T
+    return np.asarray(2 * hits / (lines + answers))
 
 
 def count_matches(truth: Sequence[TextRegion], quads: NDArray[Any]) -> tuple[int, int, int]:

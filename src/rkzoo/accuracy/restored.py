@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import pictures
 from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.resampling import of_mean
 from rkzoo.accuracy.truth_files import TruthFiles
 from rkzoo.errors import RkzooError
 from rkzoo.vision.image import read
@@ -48,7 +49,7 @@ class RestoreTruth(TruthFiles):
         likeness = [ssim(made, truth) for made, truth in pairs]
         name = "-Y" if luma else ""
         return (
-            Metric(f"PSNR{name}", float(np.mean(ratios)), "dB", True, 0.5, main=True),
+            Metric(f"PSNR{name}", float(np.mean(ratios)), "dB", True, 0.5, True, of_mean(ratios)),
             Metric(f"SSIM{name}", float(np.mean(likeness)), "", True, 0.01),
         )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rkzoo.accuracy.answers import Record
 from rkzoo.accuracy.folders import digest_of
 from rkzoo.accuracy.metric import Metric, cosine
+from rkzoo.accuracy.resampling import of_mean
 from rkzoo.errors import RkzooError
 from rkzoo.tasks.tensors.result import Tensors
 
@@ -56,10 +57,11 @@ class Outputs:
         ]
         if not rows:
             return ()
-        mean = float(np.mean([np.mean(row) for row in rows]))
+        means = [float(np.mean(row)) for row in rows]
+        mean = float(np.mean(means))
         lowest = min(min(row) for row in rows)
         return (
-            Metric("mean cosine with float", mean, "", True, 0.01, main=True),
+            Metric("mean cosine with float", mean, "", True, 0.01, True, of_mean(means)),
             Metric("lowest cosine with float", lowest, "", True, 0.01),
         )
 
@@ -105,7 +107,7 @@ class Measured:
             return ()
         low, high = interval(values)
         return (
-            Metric(self.name, float(np.mean(values)), "", True, 0.01, main=True),
+            Metric(self.name, float(np.mean(values)), "", True, 0.01, True, of_mean(values)),
             Metric(f"{self.name}, 2.5 % bound", low, "", True, 0.01),
             Metric(f"{self.name}, 97.5 % bound", high, "", True, 0.01),
         )

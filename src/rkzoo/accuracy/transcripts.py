@@ -10,6 +10,7 @@ from pathlib import Path
 from rkzoo.accuracy import lines
 from rkzoo.accuracy.answers import Record, texts_of
 from rkzoo.accuracy.metric import Metric, edit_distance, word_error_rate
+from rkzoo.accuracy.resampling import of_sums
 from rkzoo.accuracy.tables import text_of
 from rkzoo.audio.sound import SUFFIXES
 from rkzoo.errors import RkzooError
@@ -35,11 +36,21 @@ class TranscriptTruth(lines.LineTruth):
         ]
         if not pairs:
             return ()
+        # Errors and words of each sound.
+        words = [(edit_distance(a.split(), b.split()), len(a.split())) for a, b in pairs]
         letters = [(a.replace(" ", ""), b.replace(" ", "")) for a, b in pairs]
         spoken = sum(len(truth) for truth, _ in letters)
         wrong = sum(edit_distance(truth, text) for truth, text in letters)
         return (
-            Metric("word error rate", word_error_rate(pairs), "", False, 0.01, main=True),
+            Metric(
+                "word error rate",
+                word_error_rate(pairs),
+                "",
+                False,
+                0.01,
+                True,
+                of_sums(words, lambda sums: sums[:, 0] / sums[:, 1]),
+            ),
             Metric("character error rate", wrong / max(spoken, 1), "", False, 0.01),
         )
 

@@ -82,7 +82,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace) -> int:
     from rkzoo.cli.console import ProgressBars, print_json
     from rkzoo.cli.model_options import request
-    from rkzoo.workflow.evaluation.evaluate import check_limit, check_workers, evaluate
+    from rkzoo.workflow.evaluation.evaluate import (
+        check_limit,
+        check_workers,
+        evaluate,
+        is_source,
+    )
 
     check_limit(args.limit)
     check_workers(args.workers)
@@ -115,6 +120,8 @@ def main(args: argparse.Namespace) -> int:
         print_json(evaluation.to_json() | bars.failures)
     else:
         _print_summary(evaluation)
+        if evaluation.drop is None and evaluation.runtime != "onnx" and is_source(args.model):
+            print("drop: once float is measured, too, by this command with --runtime onnx")
     return bars.exit_code()
 
 
@@ -153,10 +160,22 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _print_summary(evaluation: Evaluation) -> None:
+    from rkzoo.accuracy.resampling import FEW
     from rkzoo.cli.console import table
 
     rows = [(metric.name, f"{metric.value:.4f}", metric.unit) for metric in evaluation.metrics]
     print(table(("metric", "value", "unit"), rows))
+    main = evaluation.main
+    if main.interval:
+        low, high = main.interval
+        print(
+            f"{main.name} {main.value:.4f} ({low:.4f} to {high:.4f}, 95 %, bootstrap over "
+            f"{evaluation.images} {evaluation.items})"
+        )
+    if evaluation.drop:
+        print(evaluation.drop.words(evaluation.items))
+    if evaluation.images < FEW:
+        print(f"{evaluation.images} {evaluation.items} are few: a few of them decide the figures")
     again = f", {evaluation.reused} of them answered by an earlier run" if evaluation.reused else ""
     print(
         f"{evaluation.model} [{evaluation.runtime}] on {evaluation.images} {evaluation.items} of "

@@ -13,7 +13,15 @@ from rkzoo.tasks.pose.result import Poses
 from rkzoo.tasks.segment.result import Masks
 from rkzoo.tasks.text.detect_text import TextBoxes
 from rkzoo.tasks.text.result import TextLines
-from rkzoo.workflow.comparison.matching import above, compared, iou, matched, summed
+from rkzoo.workflow.comparison.matching import (
+    MatchedPair,
+    Matches,
+    above,
+    compared,
+    iou,
+    matched,
+    summed,
+)
 
 LABELS = ("cat", "dog")
 
@@ -142,3 +150,16 @@ def test_text_boxes_and_rotated_boxes() -> None:
     one = OrientedBoxes(turned, ones[:1], kind, LABELS)
     assert compared(one, one, 0.25).found[0].iou == pytest.approx(1, abs=1e-5)
     assert not compared(one, OrientedBoxes(other, ones[:1], kind, LABELS), 0.25).found
+
+
+def test_the_share_has_an_interval_where_the_pictures_are_enough() -> None:
+    pair = MatchedPair("cat", (0.0, 0.0, 1.0, 1.0), 0.9, None)
+    agreed, lost = Matches(found=(pair,) * 4), Matches(found=(pair,) * 3, lost=(pair,))
+    found = summed([lost, *[agreed] * 19])
+    assert found.share_interval is not None
+    # Of 20 pictures one loses a quarter: a resample has it none to three times or so.
+    low, high = found.share_interval
+    assert high == 1.0
+    assert low == pytest.approx(1 - 3 / 80)
+    assert summed([agreed] * 19).share_interval is None
+    assert summed([Matches()] * 20).share_interval is None

@@ -105,6 +105,32 @@ def test_the_same_to_the_last_digit_on_one_process_and_on_three(model: str, data
     assert (alone.reused, many.reused) == (0, 0)
 
 
+def test_the_drop_is_told_where_floats_answers_are_kept(model: str, data: str) -> None:
+    job, _ = work(model, data)
+    dataset = evaluation.open_dataset(data, "detect", ("cat", "dog", "cow"))
+    worse = replace(ALL, confidence=0.5)  # stands for INT8: it loses some boxes
+
+    def drop_now() -> evaluation.Evaluation:
+        return evaluation.evaluate_plan(
+            job.plan, dataset, options=worse, workers=1, floating=replace(job.plan, name="float")
+        )
+
+    alone = drop_now()
+    assert alone.drop is not None, "the same job, whose answers were kept a moment ago"
+    assert alone.drop.points == 0
+    assert alone.drop.interval == (0, 0)
+    document = alone.to_json()
+    assert document["drop_interval"] == [0, 0]
+    low, high = document["metrics"][0]["interval"]
+    assert low <= alone.main.value <= high
+    assert document["metrics"][1]["interval"] is None
+    other = replace(job.plan, options=replace(job.plan.options, speed=2.0))
+    assert (
+        evaluation.evaluate_plan(job.plan, dataset, options=worse, floating=other, workers=1).drop
+        is None
+    )
+
+
 def test_a_stopped_run_goes_on(model: str, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(model, data, options=ALL, workers=1)
     real = evaluation.run_inline

@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from rkzoo.accuracy.metric import Metric
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
-from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, with_row
+from rkzoo.workflow.reporting.accuracy import choose_runs, is_measured, page, row_of, with_row
 from rkzoo.workflow.reporting.results import (
+    AccuracyPart,
     AccuracyRow,
     read_rows,
     read_runs,
     titles_of,
     write_rows,
 )
-from rkzoo.workflow.request.quantization import QuantizationConfig
+from rkzoo.workflow.request.quantization import QuantizationConfig, TunedRecipe
+from rkzoo.workflow.tuning.tune import Held, Setting, TuningResult, TuningTrial
 
 ROOT = Path(__file__).parents[3]
 RUNS = read_runs(ROOT / "results/runs.yaml")
@@ -81,6 +85,43 @@ def test_the_page_shows_each_row_and_the_medians() -> None:
     assert "largest by default is 1.50 (b|c)" in text
 
 
+def test_the_page_shows_intervals_and_what_cannot_be_told_apart() -> None:
+    parts = (
+        AccuracyPart("one half", 64, 0.42, 0.40, 2.0, 0.415, 0.5, (1.0, 3.0), (-0.25, 1.25)),
+        AccuracyPart("coco_more_val", 79, 0.43, 0.41, 2.0, 0.42, 1.0, (0.5, 3.5), (0.2, 1.8)),
+    )
+    ends = {"int8_interval": (4.0, 8.0), "tuned_interval": (-0.3, 1.3)}
+    mine = row(**ends, parts=parts, gain=0.5, gain_interval=(-0.5, 1.5))
+    text = page([mine, row(model="sure", **ends, gain=5.5, gain_interval=(3.0, 8.0))])
+    assert "| 6.00 (4.00 to 8.00) | 0.405 | 0.50 (-0.30 to 1.30, not told apart) |" in text
+    assert "cannot be told apart by these pictures: tiny (0.50 points, -0.50 to 1.50)." in text
+    assert (
+        "| tiny | one half | 64 | 0.42 | 2.00 (1.00 to 3.00) | "
+        "0.50 (-0.25 to 1.25, not told apart) |" in text
+    )
+    assert "| tiny | coco_more_val | 79 | 0.43 |" in text
+
+
+def test_a_search_is_shown_by_the_pictures_that_it_has_not_seen() -> None:
+    def metric(value: float) -> Metric:
+        return Metric("mAP50-95", value, "", True, 0.01, True)
+
+    trials = tuple(
+        TuningTrial(stage, change, Setting(QuantizationConfig()), value, drop, None, 1.0, True)
+        for stage, change, value, drop in (("start", "c", 0.45, 5.0), ("method", "m", 0.5, 0.0))
+    )
+    held = Held("data, other half", 30, metric(0.6), metric(0.5), metric(0.55))
+    recipe = TunedRecipe("tiny", "ab", "2.5.0", QuantizationConfig())
+    tuning = TuningResult(
+        *("tiny", "data", "known", 31, "rk3588", "2.5.0", metric(0.5), 1.0, trials, recipe),
+        held=held,
+    )
+    found = row_of(RUNS[0], tuning)
+    assert (found.images, found.original, found.int8, found.tuned) == (30, 0.6, 0.5, 0.55)
+    assert (found.int8_drop, found.tuned_drop, found.gain) == (10.0, 5.0, 5.0)
+    assert found.command.endswith("--search --fresh")
+
+
 def test_unknown_names_and_broken_files_are_refused(tmp_path: Path) -> None:
     runs = read_runs(ROOT / "results/runs.yaml")
     with pytest.raises(RkzooError, match="no run 'yolov99'"):
@@ -96,8 +137,10 @@ def test_what_is_measured_already_is_known_by_its_versions() -> None:
     from importlib.metadata import version
 
     (run, *_) = read_runs(ROOT / "results/runs.yaml")
-    mine = row(model=run.name, rkzoo=version("rkzoo"), command="rkzoo eval")
-    assert not is_measured([row(model=run.name, rkzoo=version("rkzoo"))], run, "2.5.0")
+    this = {"model": run.name, "rkzoo": version("rkzoo"), "int8_interval": (5.0, 7.0)}
+    mine = row(**this, command="rkzoo eval")
+    assert not is_measured([row(**this)], run, "2.5.0")
+    assert not is_measured([replace(mine, int8_interval=None)], run, "2.5.0")
     assert is_measured([mine], run, "2.5.0")
     assert not is_measured([mine], run, "2.3.2")
     assert not is_measured([row(model=run.name, rkzoo="0.0.1")], run, "2.5.0")

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tiny_yolo import stock
 
-from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.dataset import Dataset
+from rkzoo.accuracy.lines import LineTruth
+from rkzoo.accuracy.metric import Metric, points
+from rkzoo.accuracy.resampling import of_mean
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
 from rkzoo.toolkit.analysis import LayerError
@@ -37,7 +40,7 @@ from rkzoo.workflow.request.request import Request
 from rkzoo.workflow.request.resolve import resolve
 from rkzoo.workflow.tuning import tune as tuning
 from rkzoo.workflow.tuning.mixed_precision import Layer, branches, judged, ranked, total
-from rkzoo.workflow.tuning.tune import FLOAT_LAYERS, STAGES, points, tune
+from rkzoo.workflow.tuning.tune import FLOAT_LAYERS, STAGES, Held, tune
 
 MAP = Metric("mAP50-95", 0.5, "", True, 0.01, main=True)
 
@@ -69,7 +72,7 @@ def search(
         Request(),
         SimpleNamespace(items=(), name="data", source="known"),  # type: ignore[arg-type]
         MAP,
-        None,
+        (),
         "rk3588",
         tuning.SILENT,
     )
@@ -123,6 +126,70 @@ def test_it_stops_as_soon_as_the_drop_is_small_enough(
     assert result.reached
     assert result.recipe.quantise.head == "logits"
     assert result.recipe.measured["drop"] == pytest.approx(0.5)
+
+
+def resampled(values: list[float]) -> Metric:
+    """The mean of one value a picture, as a metric."""
+    return replace(MAP, value=float(np.mean(values)), resampled=of_mean(values))
+
+
+def test_it_goes_on_while_the_end_of_the_interval_is_too_far(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Float is right on every picture. The first setting loses 1 of 100 pictures, which may as
+    # well be 3 of 100; the second loses half a point on each, which is sure.
+    figures = {"sigmoid": resampled([0.0] + [1.0] * 99), "logits": resampled([0.995] * 100)}
+    found = search(model, {}, monkeypatch)
+    found.metric = resampled([1.0] * 100)
+    monkeypatch.setattr(
+        tuning,
+        "evaluate_plan",
+        lambda setting, *_, **__: SimpleNamespace(
+            main=figures[setting.quantise.head], runtime="simulator", hardware=""
+        ),
+    )
+    found.run(1.0, None, None)
+    first, second = found.trials
+    assert (first.drop, second.drop) == pytest.approx((1.0, 0.5))
+    assert first.interval is not None
+    assert first.interval[1] > 1.0
+    assert second.interval == pytest.approx((0.5, 0.5))
+    assert found.result(1.0, 100).reached
+
+
+@pytest.mark.parametrize(("plain", "best", "kept"), [(0.99, 0.97, False), (0.97, 0.99, True)])
+def test_what_is_worse_on_pictures_held_back_is_left(
+    model: Path, monkeypatch: pytest.MonkeyPatch, plain: float, best: float, kept: bool
+) -> None:
+    values = {("sigmoid", None, "channel"): 0.30, ("logits", None, "channel"): 0.495}
+    found = search(model, values, monkeypatch)
+    found.run(1.0, None, None)
+    metrics = [resampled([value] * 40) for value in (1.0, plain, best)]
+    result = found.result(1.0, 40, Held("data, other half", 40, *metrics))
+    assert result.best is result.trials[int(kept)]
+    assert result.recipe.quantise.head == ("logits" if kept else "sigmoid")
+    assert result.drop.points == pytest.approx(1.0)
+    document = result.to_json()
+    assert document["drop_interval"] == pytest.approx([1.0, 1.0])
+    assert document["held"]["best_drop"] == pytest.approx(100 * (1 - best))
+    assert result.recipe.measured["unseen_drop_high"] == pytest.approx(1.0)
+
+
+def test_halves_share_no_picture_and_few_are_not_split() -> None:
+    items = tuple(Path(f"{number}.png") for number in range(41))
+    data = Dataset("data", "plates", items, LineTruth(tuple(map(str, range(41)))), "ab")
+    said: list[str] = []
+    report = SimpleNamespace(note=said.append)
+    first, second = tuning._split(data, report)  # type: ignore[arg-type]
+    assert second is not None
+    assert set(first.items) | set(second.items) == set(items)
+    assert not set(first.items) & set(second.items)
+    assert isinstance(second.truth, LineTruth)
+    assert [f"{text}.png" for text in second.truth.texts] == [item.name for item in second.items]
+    assert not said
+    few = data.take(range(39))
+    assert tuning._split(few, report) == (few, None)  # type: ignore[arg-type]
+    assert "too few to hold some back" in said[0]
 
 
 def test_only_the_stages_asked_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

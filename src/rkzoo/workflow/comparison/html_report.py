@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.accuracy.resampling import FEW
 from rkzoo.errors import RkzooError
 from rkzoo.files import write_text
 from rkzoo.html_template import render
@@ -195,9 +196,20 @@ def agreement_row(title: str, agreement: Agreement) -> list[str]:
     ]
 
 
+def _share(agreement: Agreement) -> str:
+    share = f"{100 * agreement.share:.1f} %"
+    if agreement.share_interval is None:
+        return f"{share}; {agreement.pictures} pictures are too few for an interval ({FEW})"
+    low, high = agreement.share_interval
+    return (
+        f"{share} ({100 * low:.1f} to {100 * high:.1f}, 95 %, bootstrap over "
+        f"{agreement.pictures} pictures)"
+    )
+
+
 def extras(agreement: Agreement) -> list[tuple[str, str]]:
     """Titles and values that masks, poses and texts have besides boxes."""
-    extras = []
+    extras = [("as float has it", _share(agreement))] if agreement.things else []
     if agreement.mask_iou is not None:
         extras.append(("mean IoU of masks", number(agreement.mask_iou, 3)))
     if agreement.points_px is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rkzoo.accuracy.resampling import FEW, interval, of_sums
 from rkzoo.tasks.classify.result import Classes
 from rkzoo.tasks.detect.result import Detections
 from rkzoo.tasks.face.result import Faces
@@ -87,7 +88,9 @@ class Matches:
 @dataclass(frozen=True)
 class Agreement:
     """All images of one backend. `share` of items that both find, small score changes included;
-    means are over items found by both, None where there are none.
+    means are over items found by both, None where there are none. `share_interval`: ends of the
+    share's 95 % interval, by a bootstrap over the pictures; None with fewer than FEW of them,
+    where it says little, or without items.
     """
 
     things: int
@@ -101,6 +104,8 @@ class Agreement:
     mask_iou: float | None = None
     points_px: float | None = None
     same_text: int | None = None
+    pictures: int = 0
+    share_interval: tuple[float, float] | None = None
 
 
 def summed(matches: Sequence[Matches]) -> Agreement:
@@ -122,7 +127,16 @@ def summed(matches: Sequence[Matches]) -> Agreement:
         mask_iou=_mean([pair.mask_iou for pair in pairs]),
         points_px=_mean([pair.points_px for pair in pairs]),
         same_text=sum(pair.text == pair.label for pair in texts) if texts else None,
+        pictures=len(matches),
+        share_interval=_share_interval(matches),
     )
+
+
+def _share_interval(matches: Sequence[Matches]) -> tuple[float, float] | None:
+    if len(matches) < FEW or not any(match.things for match in matches):
+        return None
+    rows = [(len(match.serious), match.things) for match in matches]
+    return interval(of_sums(rows, lambda sums: 1 - sums[:, 0] / sums[:, 1]).values)
 
 
 def disagrees(agreement: Agreement) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rkzoo.accuracy import answers
 from rkzoo.accuracy.agreement import agreement
 from rkzoo.accuracy.dataset import Dataset, open_dataset, require_data
-from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.metric import Drop, Metric, drop_of
 from rkzoo.accuracy.tensors import UserMetric
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import Contract, Head
@@ -80,6 +80,7 @@ class Evaluation:
         hardware: chip, driver and library of the NPU that answered; "" where none did.
         protocol: postprocessing options.
         departures: deviations from the standard protocol, one sentence each.
+        drop: how far the main metric lies below float's, where float's answers are kept.
     """
 
     model: str
@@ -97,6 +98,7 @@ class Evaluation:
     items: str = "pictures"
     failed: tuple[Failure, ...] = ()
     hardware: str = ""
+    drop: Drop | None = None
 
     @property
     def main(self) -> Metric:
@@ -105,7 +107,10 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Result as JSON types; values that are not finite become null."""
-        document: dict[str, Any] = to_json_value(self)
+        document: dict[str, Any] = to_json_value(replace(self, metrics=(), drop=None))
+        document["metrics"] = [metric.to_json() for metric in self.metrics]
+        document["drop"] = self.drop and self.drop.points
+        document["drop_interval"] = self.drop and to_json_value(self.drop.interval)
         return document
 
 
@@ -192,8 +197,22 @@ def evaluate(
         scheduler=scheduler,
         fresh=fresh,
         send=send,
+        floating=_floating(model, planned, request),
         report=report,
     )
+
+
+def _floating(model: str, planned: Plan, request: Request) -> Plan | None:
+    """The float model that another runtime's figures are held against; None for float itself, or
+    where it is not at hand."""
+    if planned.label == "onnx":
+        return None
+    try:
+        if is_source(model):
+            return plan(model, replace(request, runtime="onnx", on=None))
+        return float_plan(planned)
+    except RkzooError:
+        return None
 
 
 def evaluate_plan(
@@ -209,10 +228,12 @@ def evaluate_plan(
     runner: Runner | None = None,
     fresh: bool = False,
     send: Send = "tensors",
+    floating: Plan | None = None,
     report: ProgressReporter = SILENT,
 ) -> Evaluation:
     """As `evaluate`, for an existing plan and dataset. `reading` changes how images are read,
-    `runner` who executes the job.
+    `runner` who executes the job. The drop below the model `floating` is told where its answers
+    are kept from before; nothing is measured for it.
     """
     check_send(planned, send)
     start = time.perf_counter()
@@ -237,6 +258,9 @@ def evaluate_plan(
             "The files that could be used hold nothing that is looked for.",
             "Check the files, and what --data names.",
         )
+    drop = None
+    if floating is not None and not failures:
+        drop = _kept_drop(replace(job, plan=floating, send="tensors"), dataset, items, metrics)
     first = next(iter(planned.parts.values())).backend
     recipe = first.recipe
     things = _things(planned)
@@ -258,7 +282,25 @@ def evaluate_plan(
         items=things,
         failed=(*missing, *failures),
         hardware=first.hardware,
+        drop=drop,
     )
+
+
+def _kept_drop(
+    job: EvaluationJob, dataset: Dataset, items: Sequence[Path], metrics: Sequence[Metric]
+) -> Drop | None:
+    """How far the main metric lies below that of the float model's job, if its answers are kept."""
+    folder = cache_dir("evals") / _key(job, dataset.digest, items)
+    kept: list[answers.Record] = []
+    for index, paths in _pieces(items):
+        piece = answers.load(_kept_file(folder, index, paths))
+        if piece is None or len(piece) != len(paths):
+            return None
+        kept += piece
+    labels = job.plan.prompts or next(iter(job.plan.parts.values())).answers.labels
+    floats = {metric.name: metric for metric in dataset.score(kept, labels) if metric.main}
+    main = next((metric for metric in metrics if metric.main), None)
+    return drop_of(floats[main.name], main) if main and main.name in floats else None
 
 
 def _opened(
@@ -346,10 +388,8 @@ def answer_all(
         earlier runs.
     """
     folder = _folder(job, data, items, fresh)
-    pieces: list[Piece] = [
-        (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
-    ]
-    names = {index: folder / f"{index:06d}-{_state(paths)}.npz" for index, paths in pieces}
+    pieces = _pieces(items)
+    names = {index: _kept_file(folder, index, paths) for index, paths in pieces}
     there = {index for index, _ in pieces if os.path.lexists(names[index])}
     records: dict[int, Records] = {
         index: list(whole)
@@ -379,6 +419,16 @@ def answer_all(
             completed += sizes[index]
             bar.update(completed)
     return [record for index, _ in pieces for record in records[index]], reused
+
+
+def _pieces(items: Sequence[Path]) -> list[Piece]:
+    return [
+        (start // _PIECE, items[start : start + _PIECE]) for start in range(0, len(items), _PIECE)
+    ]
+
+
+def _kept_file(folder: Path, index: int, paths: Sequence[Path]) -> Path:
+    return folder / f"{index:06d}-{_state(paths)}.npz"
 
 
 def _kept(path: Path, records: Records) -> Records:
@@ -493,17 +543,22 @@ def _cores() -> int:
 def _folder(job: EvaluationJob, data: str, items: Sequence[Path], fresh: bool) -> Path:
     """Cache folder of this job on this data."""
     root = cache_dir("evals")
-    where = str(items[0].resolve().parent) if items else ""
-    key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
+    key = _key(job, data, items)
     if fresh:
-        drop(root / key[:32])
-    folder = kept_folder("evals", key[:32])
+        drop(root / key)
+    folder = kept_folder("evals", key)
     with os_errors_explained("The answers so far cannot be kept in the cache."):
         folder.touch()
         old = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT]
     for path in old:
         shutil.rmtree(path, ignore_errors=True)
     return folder
+
+
+def _key(job: EvaluationJob, data: str, items: Sequence[Path]) -> str:
+    where = str(items[0].resolve().parent) if items else ""
+    key = hashlib.sha256(f"{job.digest} {data} {where} {_PIECE}".encode()).hexdigest()
+    return key[:32]
 
 
 def check_limit(limit: int | None) -> None:

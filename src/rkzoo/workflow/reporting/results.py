@@ -24,7 +24,7 @@ Weights = Literal["of the card", "another export", "no card", "structure only"]
 
 class AccuracyRun(StrictStruct, frozen=True):
     """One entry of the list of runs: `model` a file below the assets, or `card` a card's name;
-    `title` says in words what the data is."""
+    `title` says in words what the data is; `more` is further data that no recipe has seen."""
 
     name: str
     data: str
@@ -32,6 +32,25 @@ class AccuracyRun(StrictStruct, frozen=True):
     model: str = ""
     card: str = ""
     limit: int | None = None
+    more: str = ""
+
+
+Ends = tuple[float, float] | None
+"""Ends of a 95 % interval."""
+
+
+class AccuracyPart(StrictStruct, frozen=True):
+    """As a row, on other pictures: each half of the row's, and further ones. `name` says which."""
+
+    name: str
+    images: int
+    original: float
+    int8: float
+    int8_drop: float
+    tuned: float
+    tuned_drop: float
+    int8_interval: Ends = None
+    tuned_interval: Ends = None
 
 
 class AccuracyRow(StrictStruct, frozen=True):
@@ -47,6 +66,10 @@ class AccuracyRow(StrictStruct, frozen=True):
             as fast.
         change: what the recipe changes.
         command, plain_command: commands that give `tuned` and `int8`, below the assets.
+        int8_interval, tuned_interval: ends of the drops' 95 % intervals, by a paired bootstrap over
+            the pictures.
+        gain, gain_interval: points that `tuned` is above `int8`, on the same pictures.
+        parts: the figures on each half of the pictures, and on further ones.
         truth: whether the float model's results served as ground truth.
         stages: stages that the search was limited to; empty for all.
     """
@@ -77,6 +100,11 @@ class AccuracyRow(StrictStruct, frozen=True):
     cost: float | None = None
     command: str = ""
     plain_command: str = ""
+    int8_interval: Ends = None
+    tuned_interval: Ends = None
+    gain: float | None = None
+    gain_interval: Ends = None
+    parts: tuple[AccuracyPart, ...] = ()
 
 
 class SupportTrial(StrictStruct, frozen=True):

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from rkzoo.accuracy.agreement import agreement, check_agreement
-from rkzoo.accuracy.dataset import Dataset, TruthSource, open_dataset, require_data
-from rkzoo.accuracy.metric import Metric
+from rkzoo.accuracy.dataset import Dataset, TruthSource, halves, open_dataset, require_data
+from rkzoo.accuracy.metric import Drop, Metric, drop_of
+from rkzoo.accuracy.resampling import FEW
 from rkzoo.contract.detect import DetectHead
 from rkzoo.contract.model import TensorsHead
 from rkzoo.errors import RkzooError
@@ -35,6 +36,7 @@ from rkzoo.workflow.compile.simulate import simulate_in
 from rkzoo.workflow.compile.text_calibration import line_pictures
 from rkzoo.workflow.evaluation.evaluate import (
     STANDARD,
+    Evaluation,
     Runner,
     against_float,
     answer_all,
@@ -98,6 +100,8 @@ class TuningTrial:
         cost: compiler cycles relative to the same without float layers; None where there are none,
             or where it is not counted (the toolkit's own hybrid).
         kept: better than all before.
+        interval: ends of the drop's 95 % interval; None where it was not resampled.
+        metric: the main metric itself.
     """
 
     stage: str
@@ -108,6 +112,13 @@ class TuningTrial:
     cost: float | None
     seconds: float
     kept: bool
+    interval: tuple[float, float] | None = None
+    metric: Metric | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def highest(self) -> float:
+        """The upper end of the drop's interval; the drop itself where there is none."""
+        return self.drop if self.interval is None else self.interval[1]
 
     def to_json(self) -> dict[str, Any]:
         """Trial as JSON types."""
@@ -118,9 +129,64 @@ class TuningTrial:
             "pictures": self.setting.picking,
             "value": self.value,
             "drop": self.drop,
+            "drop_interval": self.interval,
             "cost": self.cost,
             "seconds": round(self.seconds, 1),
             "kept": self.kept,
+        }
+        document: dict[str, Any] = to_json_value(fields)
+        return document
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was found by a search, on pictures that it has not seen.
+
+    Attributes:
+        dataset: what they are.
+        metric: main metric of the float model there.
+        plain, best: main metric of the first trial and of the best.
+    """
+
+    dataset: str
+    images: int
+    metric: Metric
+    plain: Metric
+    best: Metric
+
+    @property
+    def plain_drop(self) -> Drop:
+        """How far the first trial lies below float."""
+        return drop_of(self.metric, self.plain)
+
+    @property
+    def best_drop(self) -> Drop:
+        """How far the best trial lies below float."""
+        return drop_of(self.metric, self.best)
+
+    @property
+    def gain(self) -> Drop:
+        """How far the first trial lies below the best."""
+        return drop_of(self.best, self.plain)
+
+    @property
+    def worse(self) -> bool:
+        """Whether what was best for the search's pictures is worse than the first trial here."""
+        return self.gain.points < 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures as JSON types."""
+        drops = (("plain", self.plain_drop), ("best", self.best_drop), ("gain", self.gain))
+        fields = {
+            "dataset": self.dataset,
+            "images": self.images,
+            "float": self.metric.value,
+            "plain": self.plain.value,
+            "best": self.best.value,
+            **{f"{name}_drop": drop.points for name, drop in drops[:2]},
+            **{f"{name}_drop_interval": drop.interval for name, drop in drops[:2]},
+            "gain": self.gain.points,
+            "gain_interval": self.gain.interval,
         }
         document: dict[str, Any] = to_json_value(fields)
         return document
@@ -132,6 +198,7 @@ class TuningResult:
 
     Attributes:
         truth: origin of the ground truth.
+        images: number of pictures that were searched with, which the trials' figures are of.
         metric: main metric of the float model.
         max_drop: allowed drop in points.
         trials: all trials in order.
@@ -139,6 +206,8 @@ class TuningResult:
         stages: stages that the search was limited to; empty for all.
         runtime: what measured INT8.
         hardware: chip, driver and library of the board that did, if one did.
+        held: the figures on the pictures that were held back; None where there were too few.
+        others: the figures on further data; without `hold_back` first on each of HALVES.
     """
 
     model: str
@@ -154,16 +223,26 @@ class TuningResult:
     stages: tuple[str, ...] = ()
     runtime: Label = "simulator"
     hardware: str = ""
+    held: Held | None = None
+    others: tuple[Held, ...] = ()
 
     @property
     def best(self) -> TuningTrial:
-        """The best trial, which the recipe is made of."""
-        return _last_kept(self.trials)
+        """The trial that the recipe is made of: the best, or the first where the best does worse
+        than that on the pictures held back."""
+        return _accepted(self.trials, self.held)
+
+    @property
+    def drop(self) -> Drop:
+        """Drop of the best trial: on the pictures held back, if there are some."""
+        if self.held is None:
+            return Drop(self.best.drop, self.best.interval, self.images)
+        return self.held.plain_drop if self.held.worse else self.held.best_drop
 
     @property
     def reached(self) -> bool:
-        """Whether the best drop is within `max_drop`."""
-        return self.best.drop <= self.max_drop
+        """Whether the drop is within `max_drop`, up to the end of its interval."""
+        return self.drop.highest <= self.max_drop
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the recipe, which `convert` and `load` take as `recipe`. Raises RkzooError."""
@@ -191,6 +270,10 @@ class TuningResult:
             "max_drop": self.max_drop,
             "stages": list(self.stages),
             "reached": self.reached,
+            "drop": self.drop.points,
+            "drop_interval": self.drop.interval,
+            "held": self.held and self.held.to_json(),
+            "others": [other.to_json() for other in self.others],
             "best": self.best.to_json(),
             "trials": [trial.to_json() for trial in self.trials],
             "recipe": self.recipe,
@@ -200,6 +283,10 @@ class TuningResult:
 def _last_kept(trials: Sequence[TuningTrial]) -> TuningTrial:
     """The best trial: only improvements are kept."""
     return [trial for trial in trials if trial.kept][-1]
+
+
+def _accepted(trials: Sequence[TuningTrial], held: Held | None) -> TuningTrial:
+    return trials[0] if held is not None and held.worse else _last_kept(trials)
 
 
 def _check_stages(stages: Sequence[str] | None) -> None:
@@ -224,14 +311,6 @@ def _check_drop(points: float) -> None:
         )
 
 
-def points(metric: Metric, value: float) -> float:
-    """Drop of `value` below the float `metric`, in points: hundredths of a fraction, else the
-    metric's own unit.
-    """
-    drop = (metric.value - value) * (100 if metric.unit == "" else 1)
-    return drop if metric.higher_is_better else -drop
-
-
 def tune(
     model: str,
     data: str,
@@ -242,12 +321,16 @@ def tune(
     limit: int | None = None,
     workers: int = 1,
     stages: Sequence[str] | None = None,
+    hold_back: bool = True,
+    others: Sequence[str] = (),
     tell: Callable[[TuningTrial], None] = lambda trial: None,
     report: ProgressReporter = SILENT,
 ) -> TuningResult:
     """Search until INT8 on the simulator, or on the board that `request.on` names, is at most
-    `max_drop` points below float.
+    `max_drop` points below float, up to the end of the drop's 95 % interval.
 
+    One half of the pictures is searched with, and calibrated on where there are no others; what
+    was found is then measured on the other half, and kept only if it is better there, too.
     Measurements of earlier searches are reused.
 
     Args:
@@ -260,6 +343,9 @@ def tune(
         limit: use only the first images.
         workers: number of processes.
         stages: limits the search to these STAGES.
+        hold_back: search with one half; False: with all, where nothing is searched for and what
+            matters is the last trial, be it better or not.
+        others: further data that the result is measured on.
         tell: called with each trial.
         report: receives progress.
 
@@ -285,18 +371,21 @@ def tune(
         report.note(f"The card of {ready.name} does not offer INT8; it is tried all the same.")
         ready = replace(ready, dtypes=("int8", *ready.dtypes))
     task = task_of(ready.contract)
-    head = ready.contract.head
+    head, head_labels = ready.contract.head, ready.contract.labels
     floating = Plan(ready.name, "onnx", {"model": part(ready, "onnx", request)}, head)
     with ExitStack() as stack:
         if request.on is not None:
             require_data(data)  # before a board is waited for
             _check_chip(request.on, soc)
         dataset = reference_data(data, task, floating, ready, limit, report)
-        truth = evaluate_plan(floating, dataset, limit=limit, report=report)
+        spare = dataset.items[limit:] if limit else ()
+        if limit is not None and limit < len(dataset.items):
+            dataset = dataset.take(range(limit))
+        dataset, held = _split(dataset, report) if hold_back else (dataset, None)
+        truth = evaluate_plan(floating, dataset, report=report)
         if truth.failed:
             dataset = dataset.without({Path(failure.file) for failure in truth.failed})
-            limit = truth.images if limit else None
-        search = _Search(ready, request, dataset, truth.main, limit, soc, report)
+        search = _Search(ready, request, dataset, truth.main, spare, soc, report)
         search.tell = tell
         process = None
         if workers == 1:
@@ -305,7 +394,34 @@ def tune(
         on_board = request.on is not None
         search.runner = in_process(process) if process and not on_board else spread(workers)
         search.run(max_drop, stages, process)
-        return replace(search.result(max_drop, truth.images), stages=tuple(stages or ()))
+        chosen = search.best if hold_back else search.trials[-1].setting
+        further = [open_dataset(other, task, head_labels) for other in others]
+        result = search.result(
+            max_drop,
+            truth.images,
+            search.on_unseen(floating, held, chosen) if held else None,
+            [
+                *(() if hold_back else search.halves()),
+                *(search.on_unseen(floating, other, chosen) for other in further),
+            ],
+        )
+        return replace(result, stages=tuple(stages or ()))
+
+
+def _split(dataset: Dataset, report: ProgressReporter) -> tuple[Dataset, Dataset | None]:
+    """The pictures to search with, and those to hold back: half and half."""
+    first, second = halves(dataset.items)
+    if dataset.kind == "pairs":
+        report.note("Pairs of pictures are not split: what is found is measured on the same pairs.")
+        return dataset, None
+    if len(second) < FEW:
+        report.note(
+            f"{len(dataset.items)} are too few to hold some back (each half needs {FEW}): what is "
+            "found is measured on the pictures that it was searched with, which flatters it."
+        )
+        return dataset, None
+    other = replace(dataset.take(second), name=f"{dataset.name}, other half", missing=())
+    return dataset.take(first), other
 
 
 def _check_chip(on: str, soc: str) -> None:
@@ -345,7 +461,7 @@ class _Search:
     request: Request
     dataset: Dataset
     metric: Metric
-    limit: int | None
+    spare: Sequence[Path]  # pictures that are not scored, to calibrate on
     soc: str
     report: ProgressReporter
     runner: Runner = field(default_factory=spread)
@@ -360,7 +476,11 @@ class _Search:
 
     @property
     def drop(self) -> float:
-        return min(trial.drop for trial in self.trials)
+        return _last_kept(self.trials).drop
+
+    def within(self, max_drop: float) -> bool:
+        """Whether the best drop is small enough, up to the end of its interval."""
+        return _last_kept(self.trials).highest <= max_drop
 
     def run(
         self, max_drop: float, stages: Sequence[str] | None, process: ToolkitProcess | None
@@ -370,12 +490,12 @@ class _Search:
         for name, candidates in STAGES.items():
             if stages is not None and name not in stages:
                 continue
-            if self.drop <= max_drop:
+            if self.within(max_drop):
                 return
             for change, setting in candidates(self):
                 if setting not in [trial.setting for trial in self.trials]:
                     self.measure(name, change, setting, self.cost(setting, process))
-                if self.drop <= max_drop:
+                if self.within(max_drop):
                     return
         if process is not None and (stages is None or FLOAT_LAYERS in stages):
             self.keep_layers_in_float(max_drop, process)
@@ -386,28 +506,59 @@ class _Search:
         """Measure a setting; None, with a note, where the toolkit cannot build it."""
         began = time.perf_counter()
         try:
-            evaluation = evaluate_plan(
-                self.plan(setting, runtime_of(self.request, "simulator")),
-                self.dataset,
-                limit=self.limit,
-                runner=self.runner,
-                report=self.report,
-            )
+            evaluation = self.evaluated(setting, self.dataset)
         except RkzooError as error:
             if not self.trials:
                 raise
             self.report.note(f"{stage}, {change}: cannot be built. {error.what} {error.why}")
             return None
         self.runtime, self.hardware = evaluation.runtime, evaluation.hardware
-        value = evaluation.main.value
-        drop = points(self.metric, value)
-        kept = not self.trials or drop < self.drop
+        main = evaluation.main
+        drop = drop_of(self.metric, main)
         trial = TuningTrial(
-            stage, change, setting, value, drop, cost, time.perf_counter() - began, kept
+            stage,
+            change,
+            setting,
+            main.value,
+            drop.points,
+            cost,
+            time.perf_counter() - began,
+            not self.trials or drop.points < self.drop,
+            drop.interval,
+            main,
         )
         self.trials.append(trial)
         self.tell(trial)
         return trial
+
+    def evaluated(self, setting: Setting, dataset: Dataset) -> Evaluation:
+        return evaluate_plan(
+            self.plan(setting, runtime_of(self.request, "simulator")),
+            dataset,
+            runner=self.runner,
+            report=self.report,
+        )
+
+    def halves(self) -> Iterator[Held]:
+        """The first trial and the last on each half of the pictures, if there are enough."""
+        first, last = self.trials[0].metric, self.trials[-1].metric
+        parts = halves(self.dataset.items)
+        rows = self.metric.resampled.rows if self.metric.resampled else 0
+        if first is None or last is None or rows != sum(map(len, parts)) or len(parts[1]) < FEW:
+            return
+        for name, kept in zip(HALVES, parts, strict=True):
+            metrics = (metric.part(kept) for metric in (self.metric, first, last))
+            yield Held(name, len(kept), *metrics)
+
+    def on_unseen(self, floating: Plan, dataset: Dataset, chosen: Setting) -> Held:
+        """The first trial and another setting on other pictures."""
+        whole = evaluate_plan(floating, dataset, report=self.report)
+        if whole.failed:
+            dataset = dataset.without({Path(failure.file) for failure in whole.failed})
+        first = self.evaluated(self.trials[0].setting, dataset).main
+        plain = chosen == self.trials[0].setting
+        best = first if plain else self.evaluated(chosen, dataset).main
+        return Held(dataset.name, whole.images, whole.main, first, best)
 
     def cost(self, setting: Setting, process: ToolkitProcess | None) -> float | None:
         """Compiler cycles relative to the same without float layers; None without such."""
@@ -438,7 +589,7 @@ class _Search:
             cost = cycles(process, hybrid) / usual
             change = f"{len(chosen)} of {len(layers)} layers in float16, {words}"
             self.measure(FLOAT_LAYERS, change, setting, cost)
-            return self.drop <= max_drop
+            return self.within(max_drop)
 
         for role, branch in branches(layers, load_structure(build.onnx), self.roles).items():
             if tried(f"the branch of {role}", branch, self.best.quantise.float_layers):
@@ -462,9 +613,15 @@ class _Search:
         outputs = head.outputs if isinstance(head, DetectHead) else ()
         return {output.name: output.role for output in outputs}
 
-    def result(self, max_drop: float, images: int) -> TuningResult:
+    def result(
+        self,
+        max_drop: float,
+        images: int,
+        held: Held | None = None,
+        others: Sequence[Held] = (),
+    ) -> TuningResult:
         toolkit = self.request.toolkit or DEFAULT_VERSION
-        best = _last_kept(self.trials)
+        best = _accepted(self.trials, held)
         calibration_images = self.request.pictures
         files = best.setting.pictures or ()
         recipe = TunedRecipe(
@@ -482,6 +639,7 @@ class _Search:
                 "float": self.metric.value,
                 "int8": best.value,
                 "drop": best.drop,
+                **_measured_unseen(held),
             },
         )
         return TuningResult(
@@ -497,7 +655,23 @@ class _Search:
             recipe,
             runtime=self.runtime,
             hardware=self.hardware,
+            held=held,
+            others=tuple(others),
         )
+
+
+def _measured_unseen(held: Held | None) -> dict[str, float | int | None]:
+    """What a recipe's file says of the pictures held back."""
+    if held is None:
+        return {}
+    drop = held.plain_drop if held.worse else held.best_drop
+    low, high = drop.interval or (None, None)
+    return {
+        "unseen_images": held.images,
+        "unseen_drop": drop.points,
+        "unseen_drop_low": low,
+        "unseen_drop_high": high,
+    }
 
 
 class _Quiet:
@@ -510,6 +684,7 @@ class _Quiet:
         pass
 
 
+HALVES = ("one half", "the other half")
 FLOAT_LAYERS = "float-layers"
 Candidates = Iterator[tuple[str, Setting]]
 
@@ -607,8 +782,7 @@ def _pool(search: _Search) -> Sequence[Path]:
     if calibration_images is not None:
         files = [Path(name) for name in calibration_images.names]
         return evenly(files, search.request.calibration_count or _MOST_COMPARED)
-    rest = search.dataset.items[search.limit :] if search.limit else ()
-    return rest or search.dataset.items
+    return search.spare or search.dataset.items
 
 
 def _first_pictures(search: _Search) -> tuple[tuple[Path, ...] | None, str]:

@@ -26,6 +26,10 @@ def draw(tuning: TuningResult, path: Path) -> None:
     ]
     places = range(len(trials))
     axes.barh(places, shown, color=colours)
+    for place, trial in zip(places, trials, strict=True):
+        if trial.interval:
+            ends = [min(end, _WIDEST) for end in trial.interval]
+            axes.plot(ends, (place + 0.3, place + 0.3), color="#555555", linewidth=1)
     for place, trial, width in zip(places, trials, shown, strict=True):
         cost = f", cost x{trial.cost:.2f}" if trial.cost else ""
         axes.annotate(f" {trial.drop:.2f}{cost}", (max(width, 0.0), place), va="center", fontsize=8)
