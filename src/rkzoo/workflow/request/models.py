@@ -119,8 +119,8 @@ def find_model(
         recipe = _recipe(ready)
         if recipe is not None:
             ready = ready.as_tuned(recipe, request.toolkit or DEFAULT_VERSION)
-    if request.plain and ready.algorithm == "mse":
-        ready = replace(ready, algorithm="normal")
+    if request.plain:
+        ready = ready.quantised(ready.by_toolkit())
     texts = ready.contract.texts
     if to_run or texts is None or request.words:
         return replace(ready, prompts=resolve_prompts(request.words, texts, name, report))

@@ -102,6 +102,12 @@ class ResolvedModel:
         how, left_out = of_card(recipe, self.source.sha256, toolkit)
         return replace(self.quantised(how), tuned=recipe, left_out=left_out)
 
+    def by_toolkit(self) -> QuantizationConfig:
+        """How it becomes INT8 without rkzoo's own ranges."""
+        how = self.quantise
+        own = (how.algorithm or self.algorithm) == "mse"
+        return msgspec.structs.replace(how, algorithm="normal") if own else how
+
     def quantised(self, how: QuantizationConfig) -> ResolvedModel:
         """The same model, its head and its way to INT8 as `how` says. Raises RkzooError when
         it has no such head."""

@@ -485,8 +485,8 @@ class _Search:
     def run(
         self, max_drop: float, stages: Sequence[str] | None, process: ToolkitProcess | None
     ) -> None:
-        quantise = self.request.choice.quantise
-        self.measure("start", "as convert does it", Setting(quantise, *_first_pictures(self)))
+        words = "as the toolkit does it" if self.request.plain else "as convert does it"
+        self.measure("start", words, Setting(self.ready.quantise, *_first_pictures(self)))
         for name, candidates in STAGES.items():
             if stages is not None and name not in stages:
                 continue
@@ -694,9 +694,10 @@ def _changed(setting: Setting, **values: Any) -> Setting:
 
 
 def _shipped(search: _Search) -> Candidates:
-    """The recipe that the model's card comes with."""
+    """What `convert` does by default: the recipe of the model's card, else rkzoo's own ranges."""
     card = search.ready.card or card_of_file(search.ready.source.sha256)
     if card is None or card.int8 is None:
+        yield OWN_RANGES, _changed(search.best, algorithm=None)
         return
     recipe, toolkit = card.int8, search.request.toolkit or DEFAULT_VERSION
     config, left_out = of_card(recipe, search.ready.source.sha256, toolkit)
@@ -760,11 +761,12 @@ def _automatic(search: _Search) -> Candidates:
 
 SHIPPED = "shipped"
 """Stage that tries the recipe that the model's card comes with."""
+OWN_RANGES = "INT8 ranges of rkzoo's own"
 WITHOUT_LAYERS = "the recipe of the card, without its layers in float16"
 STAGES: dict[str, Callable[[_Search], Candidates]] = {
     SHIPPED: _shipped,
     "head-form": _head_forms,
-    "algorithm": _algorithms("normal", "kl_divergence"),
+    "algorithm": _algorithms("mse", "normal", "kl_divergence"),
     "method": _methods,
     "pictures": _pictures,
     "slow-algorithm": _algorithms("mmse"),
