@@ -200,3 +200,18 @@ def test_a_sidecar_from_before_float_layers_is_read():
     }
     recipe = msgspec.json.decode(json.dumps(older).encode(), type=Sidecar).recipe
     assert (recipe.auto_hybrid, recipe.float_layers, recipe.quantised) == (False, (), False)
+
+
+def test_ranges_that_are_given_replace_those_of_calibration_and_scores_reach_one():
+    entries = {
+        "inner": {"min": [-4.0], "max": [9.0], "ori_max": [9.0]},
+        "per channel": {"min": [0.0, 0.0], "max": [1.0, 2.0], "ori_max": [1.0, 2.0]},
+        "score": {"min": [0.0], "max": [0.5], "ori_max": [0.5]},
+    }
+    given = [["inner", -1.0, 3.0], ["per channel", 0.0, 1.0], ["unknown", 0.0, 1.0]]
+    header = {"scores": ["score"], "ranges": given}
+    ranges, seen = worker.chosen_ranges(entries, [], header)
+    assert ranges == {"inner": (-1.0, 3.0), "score": (0.0, 1.0)}
+    assert seen == {"score": 0.5}
+    entries["score"]["max"] = [1.5]  # wider already
+    assert "score" not in worker.chosen_ranges(entries, [], header)[0]
