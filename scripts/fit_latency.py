@@ -182,8 +182,9 @@ def _judged(coefficients: dict[str, float], points: Sequence[Point]) -> ChipMode
     half = width([max(pair, key=abs) for pair in zip(logs, family_logs, strict=True)])
     return ChipModel(
         coefficients=coefficients,
-        low=shown(math.exp(-half)),
-        high=shown(math.exp(half)),
+        # Rounded outwards: the widest error is the interval's own edge.
+        low=math.floor(math.exp(-half) * 1e4) / 1e4,
+        high=math.ceil(math.exp(half) * 1e4) / 1e4,
         median_error=shown(percentile(errors, 0.5)),
         mean_error=shown(np.mean(errors)),
         worst_error=shown(errors[-1]),
@@ -227,8 +228,8 @@ def main() -> None:
         for soc, one in document.of(dtype).items():
             print(
                 f"{dtype} {soc}: {len(one.points)} networks, left out: median"
-                f" {one.median_error:.1%}, mean {one.mean_error:.1%}, worst {one.worst_error:.0%}; a"
-                f" family left out: median {one.family_median_error:.1%}; interval"
+                f" {one.median_error:.1%}, mean {one.mean_error:.1%}, worst {one.worst_error:.0%};"
+                f" a family left out: median {one.family_median_error:.1%}; interval"
                 f" x{one.low:.2f}..{one.high:.2f} holds {one.coverage:.0%} (family"
                 f" {one.family_coverage:.0%})\n   {one.coefficients}"
             )

@@ -152,28 +152,17 @@ def _mms() -> Any:
 
 
 def _mms_encoder(path: Path) -> None:
-    """Text encoder, and the stochastic durations of a fixed noise."""
+    """The text encoder, without the small network of durations, whose boolean indices the toolkit
+    does not build and the vendor's fork replaces."""
     import torch
-
-    noise = torch.randn(1, 2, 200)
 
     def answer(n: Any, ids: Any, mask: Any) -> Any:
         padding = mask[..., None].float()
         text = n.text_encoder(input_ids=ids, padding_mask=padding, attention_mask=mask)
-        hidden = text.last_hidden_state.transpose(1, 2)
-        padding = padding.transpose(1, 2)
-        old = torch.randn
-        torch.randn = lambda *_, **__: noise  # type: ignore[assignment]
-        try:
-            durations = n.duration_predictor(
-                hidden, padding, None, reverse=True, noise_scale=n.noise_scale_duration
-            )
-        finally:
-            torch.randn = old
-        return durations, padding, text.prior_means, text.prior_log_variances
+        return text.last_hidden_state, text.prior_means, text.prior_log_variances
 
     example = torch.randint(0, 38, (1, 200)), torch.ones(1, 200, dtype=torch.int64)
-    outputs = ["log_duration", "input_padding_mask", "prior_means", "prior_log_variances"]
+    outputs = ["hidden", "prior_means", "prior_log_variances"]
     _export(path, _named(_mms(), answer), example, ["input_ids", "attention_mask"], outputs)
 
 

@@ -127,8 +127,8 @@ class ChipModel(StrictStruct, frozen=True):
 
 
 class LatencyModel(StrictStruct, frozen=True):
-    """latency.yaml. `source` names the published figures, `sha256` their file. `chips` are the models
-    of INT8, `fp16` those of FP16.
+    """latency.yaml. `source` names the published figures, `sha256` their file. `chips` are the
+    models of INT8, `fp16` those of FP16.
     """
 
     toolkit: str
@@ -221,8 +221,8 @@ def cpu_megabytes(table: CostTable) -> float:
 
 
 def cpu_price(soc: str) -> tuple[str, float]:
-    """Milliseconds of a million values on the CPU, a megabyte in INT8, and the chip whose published speeds
-    say so: the chip itself, else the first that has such layers; ("", 0.0) where none has.
+    """Milliseconds of a million values on the CPU, a megabyte in INT8, and the chip whose published
+    speeds say so: the chip itself, else the first that has such layers; ("", 0.0) where none has.
     """
     prices = {
         name: model.coefficients.get("cpu", 0.0) for name, model in latency_model().chips.items()
