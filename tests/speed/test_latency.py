@@ -230,7 +230,12 @@ def test_points_left_out_were_left_out() -> None:
 
     def made(slow: float) -> ChipModel:
         rows = [
-            Network(point.network, dtype, point.terms, point.published * (1 if i else slow))
+            Network(
+                point.network,
+                dtype,
+                point.terms,
+                point.published * (slow if (dtype, i) == ("int8", 0) else 1),
+            )
             for dtype in GOALS
             for i, point in enumerate(known.of(dtype)["rk3588"].points)
         ]

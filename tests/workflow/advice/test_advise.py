@@ -117,7 +117,7 @@ def kinds(advice: Advice) -> list[str]:
 
 
 def test_what_saves_most_comes_first(model: Path) -> None:
-    """By hand: as it is 4 Mcycles (rk3588 is 1 GHz, and a million cycles are about 1 ms) and 1.05 MB
+    """By hand: as it is 4 Mcycles (on rk3588 about as many ms) and 1.05 MB
     on the processor, which on rk3568 is some 60 ms a MB; so what frees the processor is first."""
     costs = Costs()
     advice = advise(model, "RK3588", cost=costs)
