@@ -117,12 +117,26 @@ def fit(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
     return outcome
 
 
+def fit_chip(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
+    """The fit of all terms. A cycle of a depthwise convolution costs less than others where the
+    chip does more of them at once than the compiler counts, and never more."""
+    values = fit(terms, milliseconds)
+    one, other = NAMES.index("depthwise"), NAMES.index("cycles")
+    if values[one] > values[other]:
+        terms = terms.copy()
+        terms[:, other] += terms[:, one]
+        terms[:, one] = 0
+        values = fit(terms, milliseconds)
+        values[one] = values[other]
+    return values
+
+
 def left_out(terms: np.ndarray, milliseconds: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """What each point is expected to take by a fit without its group."""
     predicted = np.zeros(len(terms))
     for group in set(groups):
         out = np.array([text == group for text in groups])
-        predicted[out] = terms[out] @ fit(terms[~out], milliseconds[~out])
+        predicted[out] = terms[out] @ fit_chip(terms[~out], milliseconds[~out])
     return predicted
 
 
@@ -150,7 +164,7 @@ def chip_models(found: Sequence[Network]) -> dict[str, ChipModel]:
     families = [family(one.name) for one in found]
     alone = left_out(terms, truth, [one.name for one in found])
     whole = left_out(terms, truth, families)
-    values = [shown(value) for value in fit(terms, truth)]
+    values = [shown(value) for value in fit_chip(terms, truth)]
     coefficients = dict(zip(NAMES, values, strict=True))
     return {
         dtype: _judged(

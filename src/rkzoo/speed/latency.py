@@ -29,6 +29,14 @@ def on_cpu(layer: LayerCost) -> bool:
     return layer.target == "CPU" and layer.op not in _RELABELS
 
 
+def _is_depthwise(layer: LayerCost) -> bool:
+    """A convolution of one filter a channel: weights (1, channels, height, width)."""
+    if not layer.cycles_total or len(layer.input_shape) < 2 or "Conv" not in layer.op:
+        return False
+    weights, output = layer.input_shape[1], layer.output_shape
+    return len(output) > 1 and weights[:2] == (1, output[1]) and output[1] > 1
+
+
 _CURVES = re.compile("ExSwish|exSwish|Gelu")
 
 
@@ -73,16 +81,18 @@ def _moved(layer: LayerCost) -> float:
 
 
 TERMS: dict[str, Callable[[LayerCost], float]] = {
-    "cycles": lambda layer: layer.cycles_total / 1e6,
+    "cycles": lambda layer: 0.0 if _is_depthwise(layer) else layer.cycles_total / 1e6,
+    "depthwise": lambda layer: layer.cycles_total / 1e6 if _is_depthwise(layer) else 0.0,
     "moved": _moved,
     "layers": lambda layer: 0.0 if on_cpu(layer) else 0.01,
     "swish": _swish,
     "attention": _attention,
     "cpu": lambda layer: math.prod(layer.output_shape) / 1e6 if on_cpu(layer) else 0.0,
 }
-"""Million cycles; MB in and out of layers without cycles; hundreds of layers; million values
-through a swish; million multiplications of fused attention; million values that layers on the CPU
-write (what they read may be a table of which they take a row)."""
+"""Million cycles, those of depthwise convolutions apart; MB in and out of layers without cycles;
+hundreds of layers; million values through a swish; million multiplications of fused attention;
+million values that layers on the CPU write, since what they read may be a table of which they take
+a row."""
 
 
 class Point(StrictStruct, frozen=True):
