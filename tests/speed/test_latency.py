@@ -148,6 +148,16 @@ def test_what_the_processor_reads_of_a_table_costs_nothing() -> None:
     assert TERMS["cpu"](row) == pytest.approx(20 * 512 / 1e6)
 
 
+def test_a_depthwise_convolution_is_told_from_one_with_one_output() -> None:
+    shapes = {"cycles_total": 10**6, "output_shape": (1, 8, 10, 10)}
+    depthwise = layer(input_shape=((1, 8, 10, 10), (1, 8, 3, 3)), **shapes)
+    assert (TERMS["depthwise"](depthwise), TERMS["cycles"](depthwise)) == (1, 0)
+    single = layer(
+        input_shape=((1, 80, 10, 10), (1, 80, 1, 1)), **shapes | {"output_shape": (1, 1, 10, 10)}
+    )
+    assert (TERMS["depthwise"](single), TERMS["cycles"](single)) == (0, 1)
+
+
 def test_attention_is_priced_by_its_multiplications() -> None:
     """YOLO11n on rk3588: 400 places, 2 heads of 32 and 64: 2 * 400 * 400 * (32 + 64). PhotonVision
     measured 1.21 ms for it, which nothing here is fitted to."""
