@@ -1,61 +1,104 @@
 """Fits the latency model to the published speeds and writes src/rkzoo/speed/latency.yaml.
 
-    python scripts/latency_tables.py TABLES          # hours on a slow machine, minutes on a fast
-    python scripts/fit_latency.py TABLES published_fps.csv
+    python scripts/latency_tables.py FOLDER     builds the networks: hours on a slow machine
+    python scripts/fit_latency.py               seconds; then rkzoo report zoo
 
-For each chip: milliseconds are a sum of the terms of rkzoo.speed.latency with coefficients that
-are not negative, least squares on the relative error. Every network is judged by a fit that it
-was left out of, and by one that its whole family was left out of, which makes the interval.
+It reads the repository alone: results/latency_terms.yaml (what each network is made of),
+results/latency_rows.yaml (which networks a published row runs) and results/published.yaml.
+For each chip: milliseconds are a sum of the terms of rkzoo.speed.latency with coefficients that are
+not negative, least squares on the relative error over the networks of both number formats at once.
+Every network is judged by a fit that it was left out of, and by one that its whole family was left
+out of, which makes the interval of its format.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 import yaml
 
+from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.files import write_text
-from rkzoo.speed.latency import TERMS, ChipModel, LatencyModel, Point, totals
-from rkzoo.speed.table import CostTable
+from rkzoo.speed.latency import TERMS, ChipModel, LatencyModel, Point
 from rkzoo.speed.timing import percentile
+from rkzoo.workflow.reporting.zoo import Published, read_published
 
-COLUMNS = {
-    "rk3588": "RK3588_single_core",
-    "rk3576": "RK3576_single_core",
-    "rk3562": "RK3562",
-    "rk3568": "RK3566_RK3568",
-}
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+CHIPS = ("rk3588", "rk3576", "rk3562", "rk3568")
+FORMATS = ("int8", "fp16")
 FAMILIES = (
     "yolov5", "yolov6", "yolov7", "yolov8", "yolov10", "yolo11", "yolox", "ppyoloe", "RetinaFace",
-    "mobilenet", "resnet", "ppocr",
+    "mobilenet", "resnet", "ppocr", "lprnet", "clip", "mobilesam", "lite-transformer", "wav2vec2",
+    "whisper", "zipformer", "yamnet", "mms_tts",
 )  # fmt: skip
 SHARE = 0.9  # of new networks that the interval is meant to hold
-OUT = Path(__file__).parents[1] / "src/rkzoo/speed/latency.yaml"
+LEAST = 0.05  # of a term, in its unit: what a few small layers on the processor do tells nothing
+OUT = ROOT / "src/rkzoo/speed/latency.yaml"
 NAMES = tuple(TERMS)
+
+
+T = TypeVar("T")
+
+
+class Terms(StrictStruct, frozen=True):
+    """latency_terms.yaml: terms of each network, by number format and chip."""
+
+    toolkit: str
+    int8: dict[str, dict[str, dict[str, float]]]
+    fp16: dict[str, dict[str, dict[str, float]]]
+
+
+class Row(StrictStruct, frozen=True):
+    """Which networks a published row runs, and how often; `seconds`: of a real-time factor."""
+
+    parts: dict[str, int]
+    seconds: float = 0.0
+    assumes: str = ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A published row on one chip: its terms and its time in milliseconds."""
+
+    name: str
+    dtype: str
+    terms: dict[str, float]
+    published: float
+    assumes: str = ""
 
 
 def family(network: str) -> str:
     return next(name for name in FAMILIES if network.startswith(name))
 
 
-def published(path: Path) -> dict[tuple[str, str], float]:
-    """(network, chip) -> milliseconds, of the INT8 rows."""
-    chips = {column: soc for soc, column in COLUMNS.items()}
-    with path.open(encoding="utf-8") as file:
-        return {
-            (row["file"], chips[row["platform"]]): 1000 / float(row["value"])
-            for row in csv.DictReader(file)
-            if row["unit"] == "FPS" and row["dtype"] == "INT8" and row["platform"] in chips
-        }
+def networks(terms: Terms, rows: dict[str, Row], speeds: Published, soc: str) -> list[Network]:
+    """The published rows of a chip whose networks were built for it."""
+    found = []
+    for speed in speeds.speeds:
+        row = Row({speed.file: 1}) if speed.dtype == "int8" else rows.get(speed.file)
+        built = getattr(terms, speed.dtype)
+        if row is None or any(soc not in built.get(part, {}) for part in row.parts):
+            continue
+        ms = 1000 / speed.fps[soc] if soc in speed.fps else 1000 * speed.rtf[soc] * row.seconds
+        parts = [(built[part][soc], count) for part, count in row.parts.items()]
+        sums = {name: math.fsum(part[name] * count for part, count in parts) for name in NAMES}
+        found.append(Network(speed.file, speed.dtype, sums, ms, row.assumes))
+    return sorted(found, key=lambda one: (one.dtype, one.name))
+
+
+def priced(terms: np.ndarray) -> np.ndarray:
+    """Which terms occur often and large enough that the published speeds can tell their price."""
+    return (terms > LEAST).sum(axis=0) >= 3
 
 
 def fit(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
@@ -74,12 +117,26 @@ def fit(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
     return outcome
 
 
+def fit_chip(terms: np.ndarray, milliseconds: np.ndarray) -> np.ndarray:
+    """The fit of all terms. A cycle of a depthwise convolution costs less than others where the
+    chip does more of them at once than the compiler counts, and never more."""
+    values = fit(terms, milliseconds)
+    one, other = NAMES.index("depthwise"), NAMES.index("cycles")
+    if values[one] > values[other]:
+        terms = terms.copy()
+        terms[:, other] += terms[:, one]
+        terms[:, one] = 0
+        values = fit(terms, milliseconds)
+        values[one] = values[other]
+    return values
+
+
 def left_out(terms: np.ndarray, milliseconds: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """What each point is expected to take by a fit without its group."""
     predicted = np.zeros(len(terms))
     for group in set(groups):
         out = np.array([text == group for text in groups])
-        predicted[out] = terms[out] @ fit(terms[~out], milliseconds[~out])
+        predicted[out] = terms[out] @ fit_chip(terms[~out], milliseconds[~out])
     return predicted
 
 
@@ -99,79 +156,104 @@ def covered(errors: Sequence[float], groups: Sequence[str]) -> float:
     return inside / len(errors)
 
 
-def chip_model(tables: dict[str, CostTable], ms: dict[str, float]) -> ChipModel:
-    networks = sorted(set(tables) & set(ms))
-    sums = {name: totals(tables[name]) for name in networks}
-    terms = np.array([[sums[name][term] for term in NAMES] for name in networks])
-    truth = np.array([ms[name] for name in networks])
-    families = [family(name) for name in networks]
-    alone = left_out(terms, truth, networks)
+def chip_models(found: Sequence[Network]) -> dict[str, ChipModel]:
+    """The model of a chip in each number format; they share the coefficients."""
+    terms = np.array([[one.terms[term] for term in NAMES] for one in found])
+    terms = terms * priced(terms)
+    truth = np.array([one.published for one in found])
+    families = [family(one.name) for one in found]
+    alone = left_out(terms, truth, [one.name for one in found])
     whole = left_out(terms, truth, families)
-    errors, family_errors = abs(alone / truth - 1), abs(whole / truth - 1)
-    logs, family_logs = np.log(truth / alone), np.log(truth / whole)
+    values = [shown(value) for value in fit_chip(terms, truth)]
+    coefficients = dict(zip(NAMES, values, strict=True))
+    return {
+        dtype: _judged(
+            coefficients,
+            [
+                Point(
+                    network=one.name,
+                    published=shown(one.published),
+                    left_out=shown(alone[i]),
+                    family_left_out=shown(whole[i]),
+                    terms={term: shown(value) for term, value in one.terms.items()},
+                    assumes=one.assumes,
+                )
+                for i, one in enumerate(found)
+                if one.dtype == dtype
+            ],
+        )
+        for dtype in FORMATS
+    }
+
+
+def _judged(coefficients: dict[str, float], points: Sequence[Point]) -> ChipModel:
+    errors = sorted(abs(point.left_out / point.published - 1) for point in points)
+    family_errors = sorted(abs(point.family_left_out / point.published - 1) for point in points)
+    logs = [math.log(point.published / point.left_out) for point in points]
+    family_logs = [math.log(point.published / point.family_left_out) for point in points]
     # A new model is seldom one of a family that the fit has seen, so the interval is as wide as
-    # the errors of families left out.
-    half = width(list(family_logs))
-    shown: Callable[[float], float] = lambda value: round(float(value), 4)  # noqa: E731
+    # the errors of families left out, or of the network alone where that is larger.
+    half = width([max(pair, key=abs) for pair in zip(logs, family_logs, strict=True)])
     return ChipModel(
-        coefficients={
-            name: shown(value) for name, value in zip(NAMES, fit(terms, truth), strict=True)
-        },
-        low=shown(math.exp(-half)),
-        high=shown(math.exp(half)),
-        median_error=shown(percentile(sorted(errors), 0.5)),
-        mean_error=shown(errors.mean()),
-        worst_error=shown(errors.max()),
-        family_median_error=shown(percentile(sorted(family_errors), 0.5)),
-        coverage=shown(np.mean(abs(logs) <= half)),
-        family_coverage=shown(covered(list(family_logs), families)),
-        points=tuple(
-            Point(
-                network=name,
-                published=shown(truth[i]),
-                left_out=shown(alone[i]),
-                family_left_out=shown(whole[i]),
-                terms={term: shown(value) for term, value in sums[name].items()},
-            )
-            for i, name in enumerate(networks)
-        ),
+        coefficients=coefficients,
+        # Rounded outwards: the widest error is the interval's own edge.
+        low=math.floor(math.exp(-half) * 1e4) / 1e4,
+        high=math.ceil(math.exp(half) * 1e4) / 1e4,
+        median_error=shown(percentile(errors, 0.5)),
+        mean_error=shown(np.mean(errors)),
+        worst_error=shown(errors[-1]),
+        family_median_error=shown(percentile(family_errors, 0.5)),
+        coverage=shown(np.mean([abs(log) <= half for log in logs])),
+        family_coverage=shown(covered(family_logs, [family(point.network) for point in points])),
+        points=tuple(points),
+    )
+
+
+def shown(value: float) -> float:
+    return round(float(value), 4)
+
+
+def read(path: Path, kind: type[T]) -> T:
+    return msgspec.convert(yaml.load(path.read_text("utf-8"), yaml.CSafeLoader), kind)
+
+
+def model(results: Path = RESULTS) -> LatencyModel:
+    """The model that the repository's data make."""
+    terms = read(results / "latency_terms.yaml", Terms)
+    rows = read(results / "latency_rows.yaml", dict[str, Row])
+    speeds = read_published(results / "published.yaml")
+    fitted = {soc: chip_models(networks(terms, rows, speeds, soc)) for soc in CHIPS}
+    return LatencyModel(
+        toolkit=terms.toolkit,
+        date=date.today().isoformat(),
+        source="speed table of airockchip/rknn_model_zoo (inference alone, highest clocks)",
+        sha256=speeds.sha256.split()[0],
+        chips={soc: models["int8"] for soc, models in fitted.items()},
+        fp16={soc: models["fp16"] for soc, models in fitted.items()},
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", type=Path)
-    parser.add_argument("published", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     args = parser.parse_args()
-    speeds = published(args.published)
-    chip_models: dict[str, ChipModel] = {}
-    versions = set()
-    for soc in COLUMNS:
-        tables = {
-            path.name.removesuffix(f".{soc}.json"): msgspec.json.decode(
-                path.read_bytes(), type=CostTable
+    document = model()
+    for dtype in FORMATS:
+        for soc, one in document.of(dtype).items():
+            print(
+                f"{dtype} {soc}: {len(one.points)} networks, left out: median"
+                f" {one.median_error:.1%}, mean {one.mean_error:.1%}, worst {one.worst_error:.0%};"
+                f" a family left out: median {one.family_median_error:.1%}; interval"
+                f" x{one.low:.2f}..{one.high:.2f} holds {one.coverage:.0%} (family"
+                f" {one.family_coverage:.0%})\n   {one.coefficients}"
             )
-            for path in sorted(args.tables.glob(f"*.{soc}.json"))
-        }
-        versions |= {table.toolkit for table in tables.values()}
-        ms = {name: value for (name, chip), value in speeds.items() if chip == soc}
-        chip_models[soc] = model = chip_model(tables, ms)
-        print(
-            f"{soc}: {len(model.points)} networks, left out: median {model.median_error:.1%}, mean"
-            f" {model.mean_error:.1%}, worst {model.worst_error:.0%}; a family left out: median"
-            f" {model.family_median_error:.1%}; interval x{model.low:.2f}..{model.high:.2f} holds"
-            f" {model.coverage:.0%} (family {model.family_coverage:.0%})\n   {model.coefficients}"
-        )
-    (toolkit,) = versions
-    document = LatencyModel(
-        toolkit=toolkit,
-        date=date.today().isoformat(),
-        source="speed table of airockchip/rknn_model_zoo (inference alone, INT8, highest clocks)",
-        sha256=hashlib.sha256(args.published.read_bytes()).hexdigest(),
-        chips=chip_models,
-    )
-    text = yaml.safe_dump(msgspec.to_builtins(document), sort_keys=False, width=100)
+            if dtype == "fp16":
+                for p in one.points:
+                    print(
+                        f"     {p.network:30} {p.published:9.2f} ms, {p.left_out / p.published:.2f}"
+                    )
+    builtins = msgspec.to_builtins(document)
+    text = yaml.safe_dump(builtins, sort_keys=False, width=100)
     write_text(args.output, "# Written by scripts/fit_latency.py; do not edit.\n" + text)
 
 

@@ -2,9 +2,9 @@
 
     python scripts/published_speeds.py published_fps.csv published_fps_v1_5_0.csv
 
-A table has one line a model and platform. Kept are frames a second on the chips that rkzoo builds
-for; real-time factors, cells without a figure and older NPUs are left out. The older table counts
-for the chips alone that the newer does not have.
+A table has one line a model and platform. Kept are frames a second and real-time factors on the
+chips that rkzoo builds for; cells without a figure and older NPUs are left out. The older table
+counts for the chips alone that the newer does not have.
 """
 
 from __future__ import annotations
@@ -34,19 +34,22 @@ OLDER_CHIPS = {"RV1106": ("rv1106",)}
 
 
 def read(table: Path, chips: dict[str, tuple[str, ...]]) -> tuple[Speed, ...]:
-    speeds: dict[tuple[str, tuple[int, ...], str], dict[str, float]] = {}
+    speeds: dict[tuple[str, tuple[int, ...], str], dict[str, dict[str, float]]] = {}
     for row in csv.DictReader(table.read_text("utf-8").splitlines()):
-        if row["unit"] != "FPS" or row["platform"] not in chips:
+        if row["unit"] not in ("FPS", "RTF") or row["platform"] not in chips:
             continue
         try:
             shape = tuple(json.loads(row["input_shape"]))
         except ValueError:
-            continue  # a length of sound, or of text
-        fps = speeds.setdefault((row["file"], shape, row["dtype"].lower()), {})
-        fps |= dict.fromkeys(chips[row["platform"]], float(row["value"]))
+            shape = ()  # a length of sound, or of text
+        found = speeds.setdefault(
+            (row["file"], shape, row["dtype"].lower()), {"fps": {}, "rtf": {}}
+        )
+        values = found[row["unit"].lower()]
+        values |= dict.fromkeys(chips[row["platform"]], float(row["value"]))
     return tuple(
-        msgspec.convert({"file": file, "shape": shape, "dtype": dtype, "fps": fps}, Speed)
-        for (file, shape, dtype), fps in speeds.items()
+        Speed(file=file, shape=shape, dtype=dtype, **{unit: v for unit, v in found.items() if v})
+        for (file, shape, dtype), found in speeds.items()
     )
 
 
@@ -76,7 +79,14 @@ def main() -> None:
     speeds = joined(read(args.table, CHIPS), older)
     source = SOURCE + (OLDER if older else "")
     table = msgspec.to_builtins(Published(source=source, sha256=" ".join(digests), speeds=speeds))
-    table["speeds"] = [speed | {"shape": list(speed["shape"])} for speed in table["speeds"]]
+    table["speeds"] = [
+        {
+            name: value
+            for name, value in (speed | {"shape": list(speed["shape"])}).items()
+            if value != {}
+        }
+        for speed in table["speeds"]
+    ]
     text = yaml.safe_dump(table, sort_keys=False, width=100, default_flow_style=None)
     write_text(args.output, "# Written by scripts/published_speeds.py; not by hand.\n" + text)
 

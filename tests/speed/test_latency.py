@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rkzoo.soc.chips import chips
 from rkzoo.speed.latency import (
     TERMS,
+    ChipModel,
     chip_model,
     cpu_layers,
     latency,
@@ -119,7 +120,7 @@ def test_a_constant_beside_a_tensor_does_not_make_it_wider() -> None:
 
 def test_relabelling_on_the_processor_is_free_and_a_softmax_there_is_not() -> None:
     reshape = layer("Reshape", "CPU", rw_kb=100.0)
-    softmax = layer("exSoftmax13", "CPU", rw_kb=100.0)
+    softmax = layer("exSoftmax13", "CPU", output_shape=(2, 400, 1, 400))
     made = table(reshape, softmax, soc="rk3568")
     assert cpu_layers(made) == (softmax,)
     assert latency(made).layers[1] > 10 * latency(made).layers[0]
@@ -141,9 +142,50 @@ def test_a_chip_without_published_figures_gets_cycles_and_a_bound(soc: str) -> N
     assert found.bound == (5e9 / clock if clock else None)
 
 
-def test_float16_is_not_calibrated() -> None:
-    assert chip_model(table(layer(), dtype="fp16")) is None
-    assert chip_model(table(layer())) is not None
+def test_what_the_processor_reads_of_a_table_costs_nothing() -> None:
+    """A row of token embeddings: the compiler's column of traffic has the whole table."""
+    row = layer("Gather", "CPU", output_shape=(1, 20, 512), rw_kb=49408.0, dtype="FLOAT16")
+    assert TERMS["cpu"](row) == pytest.approx(20 * 512 / 1e6)
+
+
+def test_a_depthwise_convolution_is_told_from_one_with_one_output() -> None:
+    shapes = {"cycles_total": 10**6, "output_shape": (1, 8, 10, 10)}
+    depthwise = layer(input_shape=((1, 8, 10, 10), (1, 8, 3, 3)), **shapes)
+    assert (TERMS["depthwise"](depthwise), TERMS["cycles"](depthwise)) == (1, 0)
+    single = layer(
+        input_shape=((1, 80, 10, 10), (1, 80, 1, 1)), **shapes | {"output_shape": (1, 1, 10, 10)}
+    )
+    assert (TERMS["depthwise"](single), TERMS["cycles"](single)) == (0, 1)
+
+
+def test_attention_is_priced_by_its_multiplications() -> None:
+    """YOLO11n on rk3588: 400 places, 2 heads of 32 and 64: 2 * 400 * 400 * (32 + 64). PhotonVision
+    measured 1.21 ms for it, which nothing here is fitted to."""
+    fused = layer(
+        "exSDPAttention",
+        input_shape=((2, 32, 1, 400), (2, 32, 1, 400)),
+        output_shape=(2, 64, 1, 400),
+        rw_kb=100.0,
+    )
+    assert TERMS["attention"](fused) == pytest.approx(30.72)
+    assert latency(table(fused)).ms == pytest.approx(1.21, rel=3)
+    across = layer(
+        "exSDPAttention",
+        input_shape=((8, 64, 1, 12), (8, 64, 1, 1000), (8, 64, 1, 1000)),
+        output_shape=(8, 64, 1, 12),
+    )
+    assert TERMS["attention"](across) == pytest.approx(8 * 12 * 1000 * 128 / 1e6)
+    assert TERMS["attention"](layer("exSoftmax13")) == 0
+
+
+@pytest.mark.parametrize("soc", CHIPS)
+def test_both_formats_have_one_price_and_an_interval_each(soc: str) -> None:
+    int8, fp16 = (chip_model(table(layer(), soc=soc, dtype=dtype)) for dtype in ("int8", "fp16"))
+    assert int8 is not None
+    assert fp16 is not None
+    assert int8.coefficients == fp16.coefficients
+    assert (int8.low, int8.high) != (fp16.low, fp16.high)
+    assert chip_model(table(layer(), soc=soc, dtype="w4a16")) is None
 
 
 def test_a_family_shares_its_figures() -> None:
@@ -152,12 +194,16 @@ def test_a_family_shares_its_figures() -> None:
 
 # ---- what the fit claims, computed again from its own points ------------------------
 
-GOALS = {"rk3588": 0.12, "rk3576": 0.12, "rk3562": 0.12, "rk3568": 0.25}
+GOALS = {"int8": 0.12, "fp16": 0.25}
+MODELS = [
+    pytest.param(model, dtype, id=f"{dtype}-{soc}")
+    for dtype in GOALS
+    for soc, model in latency_model().of(dtype).items()
+]
 
 
-@pytest.mark.parametrize("soc", CHIPS)
-def test_the_stated_errors_are_those_of_the_points(soc: str) -> None:
-    model = latency_model().chips[soc]
+@pytest.mark.parametrize(("model", "dtype"), MODELS)
+def test_the_stated_errors_are_those_of_the_points(model: ChipModel, dtype: str) -> None:
     errors = [abs(point.left_out / point.published - 1) for point in model.points]
     assert model.median_error == pytest.approx(float(np.median(errors)), abs=1e-3)
     assert model.mean_error == pytest.approx(float(np.mean(errors)), abs=1e-3)
@@ -166,11 +212,10 @@ def test_the_stated_errors_are_those_of_the_points(soc: str) -> None:
     assert model.family_median_error == pytest.approx(float(np.median(far)), abs=1e-3)
 
 
-@pytest.mark.parametrize(("soc", "goal"), GOALS.items())
-def test_the_figures_that_were_asked_for_are_reached(soc: str, goal: float) -> None:
-    model = latency_model().chips[soc]
-    assert len(model.points) >= 16
-    assert model.median_error <= goal
+@pytest.mark.parametrize(("model", "dtype"), MODELS)
+def test_the_figures_that_were_asked_for_are_reached(model: ChipModel, dtype: str) -> None:
+    assert len(model.points) >= {"int8": 33, "fp16": 10}[dtype]
+    assert model.median_error <= GOALS[dtype]
     assert model.coverage >= 0.85
     assert model.family_coverage >= 0.8  # harder than what was asked for
     inside_it = [
@@ -179,20 +224,43 @@ def test_the_figures_that_were_asked_for_are_reached(soc: str, goal: float) -> N
     assert sum(inside_it) / len(inside_it) == pytest.approx(model.coverage, abs=1e-3)
 
 
-@pytest.mark.parametrize("soc", CHIPS)
-def test_points_left_out_were_left_out(soc: str) -> None:
-    """Each point's own prediction comes from a fit of the others, not from the model itself."""
-    from fit_latency import NAMES, left_out
-    from fit_latency import fit as solve
+def test_the_fit_in_the_repository_is_that_of_its_data() -> None:
+    """Terms and published speeds make it again, points left out included."""
+    from fit_latency import model as fitted
 
-    model = latency_model().chips[soc]
-    terms = np.array([[point.terms[name] for name in NAMES] for point in model.points])
-    truth = np.array([point.published for point in model.points])
-    again = left_out(terms, truth, [point.network for point in model.points])
-    assert again == pytest.approx([point.left_out for point in model.points], rel=2e-2)
-    assert solve(terms, truth) == pytest.approx(
-        [model.coefficients[name] for name in NAMES], rel=2e-2, abs=2e-2
-    )
+    again, known = fitted(), latency_model()
+    assert msgspec.structs.replace(again, date=known.date) == known
+
+
+def test_points_left_out_were_left_out() -> None:
+    """A network's own estimate is that of a fit without it, so its time does not move it."""
+    from fit_latency import Network, chip_models
+
+    known = latency_model()
+
+    def made(slow: float) -> ChipModel:
+        rows = [
+            Network(
+                point.network,
+                dtype,
+                point.terms,
+                point.published * (slow if (dtype, i) == ("int8", 0) else 1),
+            )
+            for dtype in GOALS
+            for i, point in enumerate(known.of(dtype)["rk3588"].points)
+        ]
+        return chip_models(rows)["int8"]
+
+    plain, changed = made(1.0), made(2.0)
+    assert plain.points[0].left_out == changed.points[0].left_out
+    assert plain.points[1].left_out != changed.points[1].left_out
+
+
+def test_a_term_that_hardly_occurs_gets_no_price() -> None:
+    from fit_latency import priced
+
+    terms = np.array([[1.0, 0.001], [2.0, 0.002], [3.0, 0.0], [4.0, 9.0]])
+    assert priced(terms).tolist() == [True, False]
 
 
 def test_the_fit_finds_coefficients_that_made_the_data() -> None:

@@ -123,13 +123,21 @@ def _compare(bench_report: BenchReport) -> None:
 def _stages(value: BenchReport | AnswerReport, of: str) -> None:
     from rkzoo.cli.console import table
 
+    board = value.board_info
     print(value.label)
+    if value.runtime == "board":
+        where = " ".join(filter(None, (board.model or "this machine", board.on)))
+        print(f"Measured on {where} ({board.chip or 'chip unknown'}), {value.date[:10]}.")
     rows = [
         (name, *(f"{getattr(times, field):.2f}" for field in ("p50", "p90", "p99", "mean")))
         for name, times in value.time_cost_ms.items()
     ]
     print(table((f"ms {of}", "p50", "p90", "p99", "mean"), rows))
     print(value.published)
+    from rkzoo.cli.known_speeds import known_speeds
+
+    for line in known_speeds(value.model_info.name, [board.chip] if board.chip else []):
+        print(f"  {line}")
 
 
 def _print_answers(answer_report: AnswerReport) -> None:

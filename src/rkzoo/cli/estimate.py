@@ -68,7 +68,17 @@ def main(args: argparse.Namespace) -> int:
         print_json(document)
     else:
         _print_summary(estimates)
+        _print_known(args.model, [estimate.soc for estimate in estimates])
     return 0
+
+
+def _print_known(model: str, socs: Sequence[str]) -> None:
+    from rkzoo.cli.known_speeds import known_speeds
+
+    if lines := known_speeds(model, socs):
+        print("\nKnown without this estimate:")
+        for line in lines:
+            print(f"  {line}")
 
 
 def _print_summary(estimates: Sequence[Estimate]) -> None:

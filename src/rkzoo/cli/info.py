@@ -92,6 +92,10 @@ def _print_results(card: Card, results: dict[str, Any]) -> None:
     if rows := _on_chips(results):
         print("\nOn the chips (frames/s of the model alone, on one NPU core)")
         print(table(("chip", "support", "INT8", "FP16", "memory", "file", "reason"), rows))
+        from rkzoo.cli.known_speeds import known_speeds
+
+        for line in known_speeds(card.name):
+            print(textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    "))
 
 
 def _topic(name: str, as_json: bool) -> int:

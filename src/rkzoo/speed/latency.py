@@ -8,6 +8,7 @@ points and errors are in latency.yaml, written by scripts/fit_latency.py.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -28,9 +29,28 @@ def on_cpu(layer: LayerCost) -> bool:
     return layer.target == "CPU" and layer.op not in _RELABELS
 
 
+def _is_depthwise(layer: LayerCost) -> bool:
+    """A convolution of one filter a channel: weights (1, channels, height, width)."""
+    if not layer.cycles_total or len(layer.input_shape) < 2 or "Conv" not in layer.op:
+        return False
+    weights, output = layer.input_shape[1], layer.output_shape
+    return len(output) > 1 and weights[:2] == (1, output[1]) and output[1] > 1
+
+
+_CURVES = re.compile("ExSwish|exSwish|Gelu")
+
+
 def _swish(layer: LayerCost) -> float:
-    """Million outputs through x * sigmoid(x), which costs time besides the cycles."""
-    return math.prod(layer.output_shape) / 1e6 if "Swish" in layer.op else 0.0
+    """Million outputs through x * sigmoid(x) or GELU, which costs time besides the cycles."""
+    return math.prod(layer.output_shape) / 1e6 if _CURVES.search(layer.op) else 0.0
+
+
+def _attention(layer: LayerCost) -> float:
+    """Million multiplications of an attention that the compiler fuses, and counts no cycles for."""
+    if "Attention" not in layer.op:
+        return 0.0
+    (heads, width, _, queries), (*_, keys) = layer.input_shape[:2]
+    return heads * queries * keys * (width + layer.output_shape[1]) / 1e6
 
 
 def _width(layer: LayerCost) -> float:
@@ -61,19 +81,24 @@ def _moved(layer: LayerCost) -> float:
 
 
 TERMS: dict[str, Callable[[LayerCost], float]] = {
-    "cycles": lambda layer: layer.cycles_total / 1e6,
+    "cycles": lambda layer: 0.0 if _is_depthwise(layer) else layer.cycles_total / 1e6,
+    "depthwise": lambda layer: layer.cycles_total / 1e6 if _is_depthwise(layer) else 0.0,
     "moved": _moved,
     "layers": lambda layer: 0.0 if on_cpu(layer) else 0.01,
     "swish": _swish,
-    "cpu": lambda layer: layer.rw_kb * 1024 / 1e6 if on_cpu(layer) else 0.0,
+    "attention": _attention,
+    "cpu": lambda layer: math.prod(layer.output_shape) / 1e6 if on_cpu(layer) else 0.0,
 }
-"""Million cycles; MB in and out of layers without cycles; hundreds of layers; million values
-through a swish; MB read by layers that run on the CPU."""
+"""Million cycles, those of depthwise convolutions apart; MB in and out of layers without cycles;
+hundreds of layers; million values through a swish; million multiplications of fused attention;
+million values that layers on the CPU write, since what they read may be a table of which they take
+a row."""
 
 
 class Point(StrictStruct, frozen=True):
     """A network of the published table, in milliseconds. `left_out` and `family_left_out` are
-    estimates of a fit without this network, and without its whole family.
+    estimates of a fit without this network, and without its whole family; `assumes` says how a
+    figure that is no time of one run became one.
     """
 
     network: str
@@ -81,13 +106,15 @@ class Point(StrictStruct, frozen=True):
     left_out: float
     family_left_out: float
     terms: dict[str, float]
+    assumes: str = ""
 
 
 class ChipModel(StrictStruct, frozen=True):
-    """Fitted model of a chip.
+    """Fitted model of a chip, in one number format.
 
     Attributes:
-        coefficients: ms per unit of each term.
+        coefficients: ms per unit of each term; a chip's are the same in both formats, since a cycle
+            takes as long in either, and a byte, and the start of a layer.
         low, high: factors of the interval that should hold for nine new models in ten; as wide as
             the errors of families left out.
         median_error, mean_error, worst_error, family_median_error: relative to the published time,
@@ -110,14 +137,21 @@ class ChipModel(StrictStruct, frozen=True):
 
 
 class LatencyModel(StrictStruct, frozen=True):
-    """latency.yaml. `source` names the published figures, `sha256` their file."""
+    """latency.yaml. `source` names the published figures, `sha256` their file. `chips` are the
+    models of INT8, `fp16` those of FP16.
+    """
 
     toolkit: str
     date: str
     source: str
     sha256: str
     chips: dict[str, ChipModel]
-    format: int = 1
+    fp16: dict[str, ChipModel]
+    format: int = 2
+
+    def of(self, dtype: str) -> dict[str, ChipModel]:
+        """Models of a number format by chip; empty where none is fitted."""
+        return {"int8": self.chips, "fp16": self.fp16}.get(dtype, {})
 
 
 @dataclass(frozen=True)
@@ -159,13 +193,11 @@ def totals(table: CostTable) -> dict[str, float]:
 
 
 def chip_model(table: CostTable) -> ChipModel | None:
-    """Return the fitted model for a build: INT8 only, on a chip with published figures or one of
-    its family; else None.
+    """Return the fitted model for a build: in INT8 or FP16, on a chip with published figures or one
+    of its family; else None.
     """
-    if table.dtype != "int8":
-        return None
-    chip_models = [m for soc, m in latency_model().chips.items() if same_family(soc, table.soc)]
-    return chip_models[0] if chip_models else None
+    models = latency_model().of(table.dtype).items()
+    return next((model for soc, model in models if same_family(soc, table.soc)), None)
 
 
 def latency(table: CostTable, model: ChipModel | None = None) -> Latency:
@@ -199,8 +231,8 @@ def cpu_megabytes(table: CostTable) -> float:
 
 
 def cpu_price(soc: str) -> tuple[str, float]:
-    """Milliseconds of a megabyte that layers on the CPU read, and the chip whose published speeds
-    say so: the chip itself, else the first that has such layers; ("", 0.0) where none has.
+    """Milliseconds of a million values on the CPU, a megabyte in INT8, and the chip whose published
+    speeds say so: the chip itself, else the first that has such layers; ("", 0.0) where none has.
     """
     prices = {
         name: model.coefficients.get("cpu", 0.0) for name, model in latency_model().chips.items()

@@ -17,6 +17,7 @@ from tiny_yolo import stock
 from rkzoo.accuracy.metric import Metric
 from rkzoo.cli.main import main
 from rkzoo.errors import RkzooError
+from rkzoo.speed.latency import cpu_price
 from rkzoo.speed.table import CostTable
 from rkzoo.toolkit import environment
 from rkzoo.toolkit.logscan import LayerCost
@@ -56,6 +57,9 @@ def network(path: Path, *, free: bool = False) -> Path:
     model.ir_version = 8
     onnx.save(model, path)
     return path
+
+
+PRICE = f"{cpu_price('rk3588')[1]:.0f} ms"
 
 
 class Costs:
@@ -113,8 +117,8 @@ def kinds(advice: Advice) -> list[str]:
 
 
 def test_what_saves_most_comes_first(model: Path) -> None:
-    """By hand: as it is 4 Mcycles (rk3588 is 1 GHz, and 0.9489 of its cycles are its ms) and 1.05
-    MB on the processor, which on rk3568 is 57 ms a MB; so what frees the processor is first."""
+    """By hand: as it is 4 Mcycles (on rk3588 about as many ms) and 1.05 MB
+    on the processor, which on rk3568 is some 60 ms a MB; so what frees the processor is first."""
     costs = Costs()
     advice = advise(model, "RK3588", cost=costs)
     assert advice.soc == "rk3588"
@@ -126,7 +130,7 @@ def test_what_saves_most_comes_first(model: Path) -> None:
     by = {proposal.name: proposal for proposal in advice.proposals}
     assert by["size-64x64"].gain == pytest.approx(1 - (64 / 96) ** 2, abs=0.05)
     assert by["relu"].gain == pytest.approx(0.25, abs=0.02)
-    assert by["dtype-fp16"].gain == pytest.approx(-1.0)  # by cycles: nothing calibrates it
+    assert by["dtype-fp16"].gain == pytest.approx(-1.0, abs=0.01)  # twice the layers
     assert by["end-at-weights"].estimate.on_cpu == ()
     assert costs.asked == [("rk3588", "int8"), ("rk3588", "fp16"), *[("rk3588", "int8")] * 4]
 
@@ -137,7 +141,7 @@ def test_it_says_which_layers_cost_and_what_the_processor_does(model: Path) -> N
     assert (first.op, first.name) == ("Conv", "Conv:Conv")
     assert sum(layer.share for layer in advice.layers) == pytest.approx(1)
     assert any("1 ReduceMax (1.0 MB)" in hint for hint in advice.hints)
-    assert any("57 ms a megabyte, as on rk3568" in hint for hint in advice.hints)
+    assert any(f"{PRICE} a megabyte, as on rk3568" in hint for hint in advice.hints)
     assert any("3 NPU cores" in hint for hint in advice.hints)
     # rk3566 has one core, and a price for the processor, its family's.
     hints = advise(model, "rk3566", cost=Costs()).hints
@@ -370,7 +374,7 @@ def test_the_table_names_commands_that_are_whole(
 ) -> None:
     assert main(["advise", str(model), "--soc", "rk3588", "--mean", "0,0,0"]) == 0
     text = capsys.readouterr().out
-    for words in ("[estimate]", "no, needs training", "1 (1.0 MB) -> 0 (0.0 MB)", "57 ms"):
+    for words in ("[estimate]", "no, needs training", "1 (1.0 MB) -> 0 (0.0 MB)", PRICE):
         assert words in text
     assert f"rkzoo convert {model} --soc rk3588 --dtype fp16 --mean 0,0,0" in text
     assert "+100% of cycles" in text
@@ -386,7 +390,7 @@ def test_json_is_one_document_and_nothing_is_built_twice(
     document = json.loads(capsys.readouterr().out)
     assert [proposal["number"] for proposal in document["proposals"]] == [1, 2, 3, 4, 5]
     assert document["proposals"][0]["next"].endswith("net-end-at-weights.onnx")
-    assert document["base"]["ms"] == pytest.approx(3.9, abs=0.5)
+    assert document["base"]["ms"] == pytest.approx(4.4, abs=0.5)
     assert len(toolkit.asked) == 6
     out = model.parent / "out.onnx"
     number = next(p["number"] for p in document["proposals"] if p["name"] == "small-pools")

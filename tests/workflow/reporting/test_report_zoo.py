@@ -22,6 +22,10 @@ from rkzoo.soc.chips import supported
 from rkzoo.workflow.reporting.results import AccuracyRow, Support, SupportTrial, read_support
 from rkzoo.workflow.reporting.zoo import (
     TASKS,
+    Figures,
+    Independent,
+    IndependentSource,
+    IndependentSpeed,
     Published,
     Speed,
     ZooEntry,
@@ -30,6 +34,7 @@ from rkzoo.workflow.reporting.zoo import (
     gather,
     on_chip,
     page,
+    read_figures,
     read_published,
     tier_of,
     zoo_entries,
@@ -41,11 +46,28 @@ ROOT = Path(__file__).parents[3]
 BUILT = SupportTrial(
     dtype="int8", converts=True, bytes=10, weights=3, internal=4, ms=20.0, low=16.0, high=25.0
 )
-TABLE = Published(
+PUBLISHED = Published(
     source="a table",
     speeds=(
         Speed(file="yolov8n", shape=(1, 3, 640, 640), dtype="int8", fps={"rk3588": 73.5}),
         Speed(file="Some_Net-12", shape=(1, 3, 224, 224), dtype="fp16", fps={"rk3568": 7}),
+    ),
+)
+TABLE = Figures(
+    PUBLISHED,
+    Independent(
+        sources=(
+            IndependentSource(
+                by="somebody",
+                url="https://example.org/speeds",
+                covers="the run",
+                figures=(
+                    IndependentSpeed(
+                        file="yolov8n", shape=(1, 3, 640, 640), dtype="int8", ms={"rk3566": 50.0}
+                    ),
+                ),
+            ),
+        )
     ),
 )
 
@@ -173,7 +195,7 @@ def test_a_tier_is_no_better_than_what_was_shown(
 
 def test_a_model_that_does_not_fit_into_the_chip_is_blocked() -> None:
     big = msgspec.structs.replace(BUILT, weights=60 << 20, internal=20 << 20, fits="no")
-    found = on_chip(model(support=tried(trial=big)), "rv1103", Published())
+    found = on_chip(model(support=tried(trial=big)), "rv1103", Figures())
     assert found["tier"] == "blocked"
     assert found["why"] == "It needs 80 MB of the 64 MB inside."
     assert found["need"] == 80 << 20
@@ -181,24 +203,24 @@ def test_a_model_that_does_not_fit_into_the_chip_is_blocked() -> None:
 
 
 def test_what_a_chip_cannot_compute_is_blocked_untried() -> None:
-    found = on_chip(model("ppocr-v4-rec"), "rv1106", Published())
+    found = on_chip(model("ppocr-v4-rec"), "rv1106", Figures())
     assert found["tier"] == "blocked"
     assert "fp16" in found["why"]
-    assert on_chip(model("yolo-world-v2-s"), "rv1106", Published())["tier"] == "blocked"
+    assert on_chip(model("yolo-world-v2-s"), "rv1106", Figures())["tier"] == "blocked"
 
 
 def test_a_pipeline_is_as_good_as_the_worst_of_its_parts() -> None:
     parts = ("ppocr-v4-det", "ppocr-v4-cls", "ppocr-v4-rec")
     support = {name: tried(name) for name in parts}
     found = {one.name: one for one in zoo_entries(cards(), support, {})}["ppocr"]
-    whole = on_chip(found, "rk3588", Published())
+    whole = on_chip(found, "rk3588", Figures())
     assert (whole["tier"], whole["bytes"], whole["need"]) == ("converts", 30, 21)
     assert whole["command"] == "rkzoo convert ppocr --soc rk3588"
     support.pop("ppocr-v4-cls")
     found = {one.name: one for one in zoo_entries(cards(), support, {})}["ppocr"]
-    whole = on_chip(found, "rk3588", Published())
+    whole = on_chip(found, "rk3588", Figures())
     assert (whole["tier"], whole["bytes"]) == ("untried", None)
-    assert on_chip(found, "rv1106", Published())["tier"] == "blocked"
+    assert on_chip(found, "rv1106", Figures())["tier"] == "blocked"
 
 
 # ---- speeds -------------------------------------------------------------------------
@@ -206,8 +228,9 @@ def test_a_pipeline_is_as_good_as_the_worst_of_its_parts() -> None:
 
 def test_the_vendor_speaks_first_then_the_estimate_then_nobody() -> None:
     one = model(support=tried())
-    assert on_chip(one, "rk3588", TABLE)["speeds"] == {"int8": {"fps": 73.5, "source": "published"}}
     interval = {"fps": 50.0, "low": 40.0, "high": 62.5}
+    published = {"fps": 73.5, "source": "published", "by": "Rockchip"}
+    assert on_chip(one, "rk3588", TABLE)["speeds"] == {"int8": published | {"estimate": interval}}
     estimate = {**interval, "source": "estimate", "without": 0}
     assert on_chip(one, "rk3576", TABLE)["speeds"] == {"int8": estimate}
     bare = msgspec.structs.replace(BUILT, ms=None, low=None, high=None)
@@ -220,6 +243,26 @@ def test_the_vendor_speaks_first_then_the_estimate_then_nobody() -> None:
     }
 
 
+def test_what_others_measured_stands_beside_the_estimate_on_the_chip_and_its_family() -> None:
+    row = tried(trial=BUILT)
+    row = msgspec.structs.replace(row, chips=row.chips | {"rk3568": BUILT})
+    found = on_chip(model(support=row), "rk3568", TABLE)["speeds"]["int8"]
+    others = [{"fps": 20.0, "by": "somebody", "url": "https://example.org/speeds"}]
+    assert (found["source"], found["fps"], found["others"]) == ("estimate", 50.0, others)
+    assert "others" not in on_chip(model(support=row), "rk3576", TABLE)["speeds"]["int8"]
+
+
+def test_independent_figures_name_their_source_and_models_that_the_vendor_names() -> None:
+    known = {one.file for one in read_published(ROOT / "results/published.yaml").speeds}
+    tables = read_figures(ROOT / "results").independent
+    assert len(tables.sources) >= 4
+    for source in tables.sources:
+        assert source.url.startswith("https://")
+        assert source.covers
+        assert {one.file for one in source.figures} <= known
+        assert all(set(one.ms) <= set(supported()) for one in source.figures)
+
+
 def test_what_rockchip_publishes_a_speed_of_is_not_untried() -> None:
     found = on_chip(model(), "rk3588", TABLE)
     assert (found["tier"], found["why"]) == ("vendor", "Rockchip publishes its speed.")
@@ -227,13 +270,13 @@ def test_what_rockchip_publishes_a_speed_of_is_not_untried() -> None:
 
 
 def test_a_published_speed_is_that_of_the_same_name_size_and_dtype() -> None:
-    assert TABLE.fps("yolov8n", (640, 640), "int8", "rk3588") == 73.5
-    assert TABLE.fps("yolov8n", (416, 416), "int8", "rk3588") is None
-    assert TABLE.fps("yolov8n", (640, 640), "fp16", "rk3588") is None
-    assert TABLE.fps("yolov8", (640, 640), "int8", "rk3588") is None
-    assert TABLE.fps("yolov8n", None, "int8", "rk3588") is None
-    assert TABLE.fps("some-net", (224, 224), "fp16", "rk3568") == 7
-    assert TABLE.fps("some", (224, 224), "fp16", "rk3568") is None
+    assert PUBLISHED.fps("yolov8n", (640, 640), "int8", "rk3588") == 73.5
+    assert PUBLISHED.fps("yolov8n", (416, 416), "int8", "rk3588") is None
+    assert PUBLISHED.fps("yolov8n", (640, 640), "fp16", "rk3588") is None
+    assert PUBLISHED.fps("yolov8", (640, 640), "int8", "rk3588") is None
+    assert PUBLISHED.fps("yolov8n", None, "int8", "rk3588") is None
+    assert PUBLISHED.fps("some-net", (224, 224), "fp16", "rk3568") == 7
+    assert PUBLISHED.fps("some", (224, 224), "fp16", "rk3568") is None
 
 
 # ---- commands -----------------------------------------------------------------------
@@ -304,7 +347,7 @@ def test_the_page_is_written_without_any_result(tmp_path: Path) -> None:
 
 def shown(name: str, **changed: object) -> dict:
     row = measured(model=name, **changed)
-    found: dict = entry(ZooEntry(name, card(name), tried(name), row), Published())
+    found: dict = entry(ZooEntry(name, card(name), tried(name), row), Figures())
     return found
 
 

@@ -35,6 +35,7 @@ from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.soc.chips import chips, supported
 from rkzoo.soc.chips import resolve as chip_name
 from rkzoo.speed.latency import (
+    ChipModel,
     Latency,
     chip_model,
     cpu_layers,
@@ -290,23 +291,28 @@ def every_chip() -> tuple[str, ...]:
 
 
 def basis() -> dict[str, Any]:
-    """Origin of the estimates: date, toolkit and errors of the fit, by chip."""
+    """Origin of the estimates: date, toolkit and errors of the fit, by number format and chip."""
     model = latency_model()
     return {
         "source": model.source,
         "toolkit": model.toolkit,
         "date": model.date,
-        "chips": {
-            soc: {
-                "networks": len(chip_model.points),
-                "left_out_median_error": chip_model.median_error,
-                "left_out_worst_error": chip_model.worst_error,
-                "family_left_out_median_error": chip_model.family_median_error,
-                "interval_coverage": chip_model.coverage,
-                "family_left_out_interval_coverage": chip_model.family_coverage,
-            }
-            for soc, chip_model in model.chips.items()
-        },
+        "chips": _errors(model.chips),
+        "fp16": _errors(model.fp16),
+    }
+
+
+def _errors(models: dict[str, ChipModel]) -> dict[str, dict[str, Any]]:
+    return {
+        soc: {
+            "networks": len(chip_model.points),
+            "left_out_median_error": chip_model.median_error,
+            "left_out_worst_error": chip_model.worst_error,
+            "family_left_out_median_error": chip_model.family_median_error,
+            "interval_coverage": chip_model.coverage,
+            "family_left_out_interval_coverage": chip_model.family_coverage,
+        }
+        for soc, chip_model in models.items()
     }
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -17,7 +17,7 @@ import yaml
 from rkzoo.contract.schema_base import StrictStruct
 from rkzoo.errors import RkzooError
 from rkzoo.html_template import render
-from rkzoo.soc.chips import Chip, chips, supported
+from rkzoo.soc.chips import Chip, chips, same_family, supported
 from rkzoo.speed.memory import inside
 from rkzoo.workflow.reporting.results import (
     AccuracyRow,
@@ -65,13 +65,30 @@ _ASKED = {"yolo-world": '--prompt "a red bus"'}
 """Arguments without which the models of a family cannot be converted."""
 
 
-class Speed(StrictStruct, frozen=True):
-    """Published frames per second of one model, by chip."""
+class _Timed(StrictStruct, frozen=True):
+    """One model in a table of speeds, by the table's own name."""
 
     file: str
     shape: tuple[int, ...]
     dtype: Literal["int8", "fp16"]
-    fps: dict[str, float]
+
+    def is_of(self, model: str, size: tuple[int, int] | None, dtype: str, file: str) -> bool:
+        """Whether this is a model by its name, input size (height, width) and dtype, or by the
+        table's name for it. A number at the end of that is an opset or the input size."""
+        if dtype != self.dtype:
+            return False
+        if file == self.file:
+            return True
+        named = re.fullmatch(re.escape(_bare(model)) + r"\d*", _bare(self.file))
+        return self.shape[-2:] == size and named is not None
+
+
+class Speed(_Timed, frozen=True):
+    """Published frames per second of one model, by chip, or its real-time factor; `shape` is empty
+    for a length of sound or text."""
+
+    fps: dict[str, float] = msgspec.field(default_factory=dict)
+    rtf: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Published(StrictStruct, frozen=True):
@@ -90,18 +107,52 @@ class Published(StrictStruct, frozen=True):
         file: str = "",
     ) -> float | None:
         """Published frames per second of a model by name, input size (height, width) and dtype, or
-        by the vendor's file name. A number at the end of the vendor's name is an opset or the input
-        size. None where not published.
+        by the vendor's file name. None where not published.
         """
-        named = re.compile(re.escape(_bare(model)) + r"\d*")
-        for speed in self.speeds:
-            if (speed.file, speed.dtype) == (file, dtype):
-                return speed.fps.get(soc)
-            if (speed.shape[-2:], speed.dtype) == (size, dtype) and named.fullmatch(
-                _bare(speed.file)
-            ):
-                return speed.fps.get(soc)
-        return None
+        found = (one for one in self.speeds if one.fps and one.is_of(model, size, dtype, file))
+        return next((one.fps.get(soc) for one in found), None)
+
+
+class IndependentSpeed(_Timed, frozen=True):
+    """Milliseconds of one model as neither the vendor nor this project measured them, by chip."""
+
+    ms: dict[str, float]
+
+
+class IndependentSource(StrictStruct, frozen=True):
+    """Who measured, where it is told, and what the time covers."""
+
+    by: str
+    url: str
+    covers: str
+    figures: tuple[IndependentSpeed, ...]
+
+
+class Independent(StrictStruct, frozen=True):
+    """independent.yaml: figures that nothing is fitted to. `read`: when they were copied."""
+
+    read: str = ""
+    sources: tuple[IndependentSource, ...] = ()
+
+    def speeds(
+        self, model: str, size: tuple[int, int] | None, dtype: str, soc: str, file: str = ""
+    ) -> list[dict[str, Any]]:
+        """What others measured of a model on a chip or one of its family, with the source."""
+        return [
+            {"fps": round(1000 / ms, 1), "by": source.by, "url": source.url}
+            for source in self.sources
+            for one in source.figures
+            if one.is_of(model, size, dtype, file)
+            for chip, ms in one.ms.items()
+            if same_family(chip, soc)
+        ]
+
+
+class Figures(StrictStruct, frozen=True):
+    """Tables of speeds: the vendor's, and those of others."""
+
+    published: Published = Published()
+    independent: Independent = Independent()
 
 
 class Figure(StrictStruct, frozen=True):
@@ -162,19 +213,31 @@ class ZooEntry:
         return dtypes_on(self.card, soc, able) if self.card else able
 
 
-def read_published(path: Path) -> Published:
-    """Read published speeds; empty where there is no file. Raises RkzooError when it is invalid."""
+_T = TypeVar("_T", Published, Independent)
+
+
+def _read(path: Path, kind: type[_T], remedy: str) -> _T:
     if not path.exists():
-        return Published()
+        return kind()
     try:
-        return msgspec.convert(yaml.safe_load(path.read_text("utf-8")) or {}, Published)
+        return msgspec.convert(yaml.safe_load(path.read_text("utf-8")) or {}, kind)
     except (OSError, ValueError, yaml.YAMLError, msgspec.ValidationError) as error:
         why = " ".join(str(error).split())[:300]
-        raise RkzooError(
-            f"{path} is not a table of speeds.",
-            f"{why}.",
-            "Write it with scripts/published_speeds.py.",
-        ) from error
+        raise RkzooError(f"{path} is not a table of speeds.", f"{why}.", remedy) from error
+
+
+def read_published(path: Path) -> Published:
+    """Read published speeds; empty where there is no file. Raises RkzooError when it is invalid."""
+    return _read(path, Published, "Write it with scripts/published_speeds.py.")
+
+
+def read_figures(results: Path) -> Figures:
+    """Read the tables of speeds in the folder of results. Raises RkzooError for an invalid one."""
+    remedy = "Mend it as the message says, or take the file of the repository."
+    return Figures(
+        read_published(results / "published.yaml"),
+        _read(results / "independent.yaml", Independent, remedy),
+    )
 
 
 # ---- the data of the page -----------------------------------------------------------
@@ -192,18 +255,22 @@ def gather(results: Path) -> dict[str, Any]:
         )
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
-    published = read_published(results / "published.yaml")
+    figures = read_figures(results)
     entries = wholes(zoo_entries(cards(), support, accuracy, _titles(results)))
     tried = [row for row in support.values() if row.chips]
     return {
         "tiers": TIERS,
         "tasks": TASKS,
         "max_drop": MAX_DROP,
-        "published": published.source,
+        "published": figures.published.source,
+        "independent": [
+            {"by": one.by, "url": one.url, "covers": one.covers}
+            for one in figures.independent.sources
+        ],
         "toolkits": sorted({row.toolkit for row in tried if row.toolkit}),
         "dates": sorted({r.date for r in tried} | {r.date for r in accuracy.values()}),
         "chips": [_chip(soc, chips()[soc]) for soc in supported()],
-        "models": [entry(card, published) for card in entries],
+        "models": [entry(card, figures) for card in entries],
     }
 
 
@@ -230,14 +297,14 @@ def of_card(card: Card, results: Path) -> dict[str, Any]:
     """Results of one card, as on the page. Raises RkzooError for an invalid file."""
     support = {row.model: row for row in read_support(results / "support.yaml")}
     accuracy = {row.model: row for row in read_rows(results / "accuracy.yaml")}
-    published = read_published(results / "published.yaml")
+    figures = read_figures(results)
     cards = [card, *members(card).values()] if card.pipeline else [card]
     found = next(
         zoo_entry
         for zoo_entry in zoo_entries(cards, support, accuracy, _titles(results))
         if zoo_entry.name == card.name
     )
-    return entry(found, published)
+    return entry(found, figures)
 
 
 def zoo_entries(
@@ -277,7 +344,7 @@ def zoo_entries(
     return [entry for _, entry in sorted((bare | single | whole).items())]
 
 
-def entry(entry: ZooEntry, published: Published) -> dict[str, Any]:
+def entry(entry: ZooEntry, figures: Figures) -> dict[str, Any]:
     """Page data of one model."""
     card = entry.card
     return {
@@ -292,16 +359,16 @@ def entry(entry: ZooEntry, published: Published) -> dict[str, Any]:
         "upstream": msgspec.to_builtins(card.upstream) if card and card.upstream else None,
         "accuracy": _accuracy(entry),
         "parts": [{"name": part.name, "accuracy": _accuracy(part)} for part in entry.parts],
-        "on": {soc: on_chip(entry, soc, published) for soc in supported()},
+        "on": {soc: on_chip(entry, soc, figures) for soc in supported()},
     }
 
 
-def on_chip(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
+def on_chip(entry: ZooEntry, soc: str, figures: Figures) -> dict[str, Any]:
     """Page data of one model on one chip. Sizes in bytes; `need` is weights and working memory;
     `speeds` are frames per second by data type, each with its source.
     """
     if entry.parts:
-        return _together(entry, soc, published)
+        return _together(entry, soc, figures)
     trial = entry.support.chips.get(soc) if entry.support else None
     tier, why = tier_of(entry, soc, trial)
     allowed = entry.dtypes(soc)
@@ -310,7 +377,7 @@ def on_chip(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
     if trial and trial.converts:
         on_chips |= {"bytes": trial.bytes, "need": need(trial), "cpu": _counted(trial.on_cpu)}
     if tier != "blocked":
-        speeds = {name: speed(entry, soc, name, published) for name in allowed}
+        speeds = {name: speed(entry, soc, name, figures) for name in allowed}
         on_chips["speeds"] = {name: found for name, found in speeds.items() if found}
         on_chips["command"] = command(entry, soc, dtype)
         if tier == "untried" and on_chips["speeds"]:
@@ -318,9 +385,9 @@ def on_chip(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
     return on_chips
 
 
-def _together(entry: ZooEntry, soc: str, published: Published) -> dict[str, Any]:
+def _together(entry: ZooEntry, soc: str, figures: Figures) -> dict[str, Any]:
     """Page data of a pipeline: the worst tier and the total size of its parts."""
-    parts = [(part.name, on_chip(part, soc, published)) for part in entry.parts]
+    parts = [(part.name, on_chip(part, soc, figures)) for part in entry.parts]
     name, worst = max(parts, key=lambda pair: TIERS.index(pair[1]["tier"]))
     togethers: dict[str, Any] = {
         "tier": worst["tier"],
@@ -373,13 +440,23 @@ def _validated(entry: ZooEntry, trial: SupportTrial) -> tuple[Tier, str]:
     return ("board" if row.runtime == "board" else "simulator"), ""
 
 
-def speed(entry: ZooEntry, soc: str, dtype: str, published: Published) -> dict[str, Any] | None:
+def speed(entry: ZooEntry, soc: str, dtype: str, figures: Figures) -> dict[str, Any] | None:
     """Published figure, else the estimate, else the bound by the compiler's cycles, else None.
-    `without`: number of CPU layers that are in neither."""
-    file = entry.card.published if entry.card else ""
-    fps = published.fps(entry.name, entry.size, dtype, soc, file)
-    if fps is not None:
-        return {"fps": fps, "source": "published"}
+    `by`: who published it; `estimate`: the estimate beside it; `others`: what independent people
+    measured; `without`: number of CPU layers that are in neither estimate nor bound."""
+    named = (entry.name, entry.size, dtype, soc, entry.card.published if entry.card else "")
+    fps = figures.published.fps(*named)
+    estimated = _estimated(entry, soc, dtype)
+    known = estimated if fps is None else {"fps": fps, "source": "published", "by": "Rockchip"}
+    if known is None:
+        return None
+    if fps is not None and estimated and estimated["source"] == "estimate":
+        known["estimate"] = {name: estimated[name] for name in ("fps", "low", "high")}
+    others = figures.independent.speeds(*named)
+    return known | {"others": others} if others else known
+
+
+def _estimated(entry: ZooEntry, soc: str, dtype: str) -> dict[str, Any] | None:
     support = entry.support
     tables = (support.chips, support.half, support.w4a16) if support else ()
     trials = [table.get(soc) for table in tables]
