@@ -54,7 +54,8 @@ def add_algorithm(parser: argparse._ActionsContainer) -> None:
         "--algorithm",
         choices=("mse", "normal", "kl_divergence", "mmse", "gdq"),
         help="how ranges (gdq: 4-bit weights) are found, in place of what was tuned for the model: "
-        "mse (usual) is rkzoo's own, the others are the toolkit's",
+        "mse is rkzoo's own, and usual for detectors and classifiers; the others are the "
+        "toolkit's",
     )
 
 

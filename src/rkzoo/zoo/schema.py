@@ -110,13 +110,14 @@ class CalibrationHint(StrictStruct, frozen=True):
         pictures: What the images should show, in words.
         folder: Where they are stored, relative to the card, used where none are given.
         count: How many are enough; a folder that holds more gives so many. None is 100.
-        algorithm: How INT8 ranges are found (see the toolkit's Recipe).
+        algorithm: How INT8 ranges are found (see the toolkit's Recipe); None is the usual one of
+            its kind.
     """
 
     pictures: str = ""
     folder: str = ""
     count: Annotated[int, msgspec.Meta(ge=1, le=10000)] | None = None
-    algorithm: Literal["mse", "normal", "kl_divergence", "mmse"] = "mse"
+    algorithm: Literal["mse", "normal", "kl_divergence", "mmse"] | None = None
 
 
 class Upstream(StrictStruct, frozen=True):

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+import msgspec
+
 from rkzoo.accuracy.metric import Drop
 from rkzoo.progress import SILENT, ProgressReporter
 from rkzoo.spelling import unknown
@@ -97,7 +99,7 @@ def row_of(run: AccuracyRun, tuning: TuningResult) -> AccuracyRow:
         tuned_interval=whole.tuned_interval,
         gain=_short(gain.points),
         gain_interval=_ends(gain),
-        parts=tuple(map(_part, tuning.others)),
+        parts=tuple(_named(_part(held), run) for held in tuning.others),
     )
 
 
@@ -108,6 +110,13 @@ def _shown(tuning: TuningResult, plain: TuningTrial, best: TuningTrial) -> Held:
         return replace(held, best=held.plain) if held.worse else held
     metrics = (t.metric or replace(tuning.metric, value=t.value) for t in (plain, best))
     return Held("", tuning.images, tuning.metric, *metrics)
+
+
+def _named(part: AccuracyPart, run: AccuracyRun) -> AccuracyPart:
+    """The further pictures called by their folder: data sets name their files alike."""
+    more = Path(run.more)
+    known = run.more and part.name == more.name
+    return msgspec.structs.replace(part, name=more.parent.name) if known else part
 
 
 def _part(held: Held) -> AccuracyPart:
@@ -183,8 +192,8 @@ _NOTE = """# Accuracy
 
 Float is ONNX Runtime, INT8 the simulator of RKNN-Toolkit2, which gives the same numbers for every
 chip. **Nothing here was measured on a board.** "INT8" is what `rkzoo convert` builds by default:
-with ranges that rkzoo finds, and by the recipe of the model's card where `rkzoo tune` found one.
-"INT8 with --plain" leaves that out: it is what the toolkit does by itself. A drop is in points:
+detectors and classifiers with ranges that rkzoo finds, and by the recipe of the model's card where
+`rkzoo tune` found one. "INT8 with --plain" leaves that out: it is what the toolkit does by itself. A drop is in points:
 hundredths of mAP, or per cent; a negative one means that INT8 scored higher.
 Behind it stands its 95 % interval, by a paired bootstrap over the pictures: how far the drop would
 move on other pictures like these. Where it holds 0, float and INT8 cannot be told apart by these
