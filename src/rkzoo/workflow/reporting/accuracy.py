@@ -193,8 +193,8 @@ _NOTE = """# Accuracy
 Float is ONNX Runtime, INT8 the simulator of RKNN-Toolkit2, which gives the same numbers for every
 chip. **Nothing here was measured on a board.** "INT8" is what `rkzoo convert` builds by default:
 detectors and classifiers with ranges that rkzoo finds, and by the recipe of the model's card where
-`rkzoo tune` found one. "INT8 with --plain" leaves that out: it is what the toolkit does by itself. A drop is in points:
-hundredths of mAP, or per cent; a negative one means that INT8 scored higher.
+`rkzoo tune` found one. "INT8 with --plain" leaves that out: it is what the toolkit does by itself.
+A drop is in points: hundredths of mAP, or per cent; a negative one means that INT8 scored higher.
 Behind it stands its 95 % interval, by a paired bootstrap over the pictures: how far the drop would
 move on other pictures like these. Where it holds 0, float and INT8 cannot be told apart by these
 pictures, and two drops whose intervals lie over each other seldom can. "Cost" is how many times the
