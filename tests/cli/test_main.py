@@ -219,7 +219,7 @@ def test_tables_align_wide_characters() -> None:
 def test_the_parser_knows_the_verbs_modules() -> None:
     folder = Path(front.__file__).parent
     shared = {"__init__", "entry", "main", "parser", "arguments", "signals", "streams"}
-    shared |= {"console", "model_options", "listen", "search", "man_page"}
+    shared |= {"console", "model_options", "listen", "search", "man_page", "known_speeds"}
     modules = {path.stem for path in folder.glob("*.py")} - shared
     assert modules == set(VERBS)
 

@@ -48,8 +48,11 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def codec_of(path: Path) -> bytes:
     data = path.read_bytes()
     if path.suffix == ".webm":
-        at = data.index(b"\x86", data.index(b"\x16\x54\xae\x6b"))  # CodecID within Tracks
-        return data[at + 2 : at + 2 + (data[at + 1] & 0x7F)].rstrip(b"\0")
+        # CodecID (86, a length, a name) within Tracks, whose track number is drawn.
+        tracks = data[data.index(b"\x16\x54\xae\x6b") :]
+        found = re.search(rb"\x86[\x80-\xff]([AV]_[A-Z0-9/]+)", tracks)
+        assert found
+        return found[1]
     table = next(body for kind, body in boxes(data) if kind == b"stsd")
     return table[12:16]
 

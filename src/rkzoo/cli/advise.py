@@ -135,7 +135,7 @@ def _print_summary(args: argparse.Namespace, advice: Advice) -> None:
     titles = (*header, advice.metric.name) if advice.metric is not None else header
     print(table(titles, lines) if lines else "Nothing was found to change.")
     for proposal in advice.proposals:
-        said = (proposal.note, _in_cycles(advice, proposal), _next(args, proposal))
+        said = (proposal.note, _next(args, proposal))
         for text in filter(None, said):
             print(f"{proposal.number}: {text}")
     for text in advice.left_out:
@@ -167,20 +167,6 @@ def _gain(base: Estimate, proposal: Proposal) -> str:
         return ""
     unit = "" if _is_timed(base) and _is_timed(proposal.estimate) else " of cycles"
     return f"{-proposal.gain:+.0%}{unit}"
-
-
-def _in_cycles(advice: Advice, proposal: Proposal) -> str:
-    """How a number format without published speeds compares with one that has some."""
-    base, then = advice.base, proposal.estimate
-    if not _is_timed(base) or _is_timed(then) or not then.table or not then.latency:
-        return ""
-    slower = proposal.gain < 0
-    return (
-        f"Expect it to be {'slower' if slower else 'faster'} than {base.dtype}: it takes "
-        f"{abs(proposal.gain):.0%} {'more' if slower else 'fewer'} cycles of the NPU. How many "
-        f"milliseconds that is cannot be told, for no speed in {then.dtype} on {advice.soc} is "
-        f"published; {_time(then)} is a lower limit, and not the time."
-    )
 
 
 def _processor(before: Estimate, after: Estimate) -> str:

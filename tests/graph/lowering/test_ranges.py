@@ -96,6 +96,17 @@ def network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
+def test_a_graph_without_inner_tensors_gets_none() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    assert least_error_ranges(model, [{"x": np.ones((1, 4), np.float32)}]) == ()
+
+
 def test_of_a_network_the_inner_tensors_get_one() -> None:
     random = np.random.default_rng(0)
     samples = [{"x": random.normal(size=(1, 3, 16, 16)).astype(np.float32)} for _ in range(4)]

@@ -4,6 +4,7 @@ stand-in, and once for real."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -377,8 +378,7 @@ def test_the_table_names_commands_that_are_whole(
     for words in ("[estimate]", "no, needs training", "1 (1.0 MB) -> 0 (0.0 MB)", PRICE):
         assert words in text
     assert f"rkzoo convert {model} --soc rk3588 --dtype fp16 --mean 0,0,0" in text
-    assert "+100% of cycles" in text
-    assert "Expect it to be slower than int8: it takes 100% more cycles" in text
+    assert re.search(r"fp16 in place of int8 .* \+\d+% ", text)  # with a time of its own
     assert "--apply 1 -o net-end-at-weights.onnx --mean 0,0,0" in text
 
 

@@ -86,6 +86,8 @@ def least_error_ranges(
         and node.op_type in (*_STORED, *_TABLES, *_CUTS)
         and not _is_inside(name, view)
     ]
+    if not wanted:
+        return ()
     seen = _observe(model, [*wanted, *becomes.values()], samples)
     found: dict[str, tuple[float, float]] = {}
     for name in wanted:
@@ -180,7 +182,7 @@ def _observe(
     session = BoundedSession(
         watched.SerializeToString(),
         what="The graph",
-        fix="Leave --algorithm mse out.",
+        fix="Use --algorithm normal.",
     )
     seen: dict[str, _Seen] = {}
     groups: list[list[str]] = [list(dict.fromkeys(names))]
