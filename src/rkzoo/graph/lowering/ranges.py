@@ -27,7 +27,7 @@ _BINS = 4096  # a step of INT8 is 16 of them, or more
 _BYTES = 1 << 28  # of tensors that one run keeps
 # What is cut off moves a sum always one way, and what is rounded both ways.
 _CLIPPED = 4.0
-_SHRINK = np.geomspace(0.1, 1.0, 40)  # of each end
+_SHRINK = np.linspace(0.3, 1.0, 36)  # of each end
 # Operators whose result the NPU stores with a range of its own.
 _STORED = frozenset({"Conv", "ConvTranspose", "Add", "Sub", "Mul", "Concat", "AveragePool"})
 # Operators whose result holds the numbers of their first input.
