@@ -34,6 +34,13 @@ def _sensevoice(path: Path) -> None:
     with torch.no_grad():
         model.ctc.ctc_lo.weight *= 20  # scores that differ
     model = export_rebuild_model(model, device="cpu", max_seq_len=512)
+    _export(model, path)
+
+
+def _export(model: Any, path: Path) -> None:
+    """A model that FunASR rebuilt for export."""
+    import torch
+
     torch.onnx.export(
         model,
         model.export_dummy_inputs(),
@@ -53,7 +60,6 @@ def _paraformer(path: Path) -> None:
 
 def export_paraformer(model: Any, path: Path) -> None:
     """By FunASR's own code; `model` is changed."""
-    import torch
     from funasr.models.paraformer.export_meta import export_rebuild_model
 
     model = export_rebuild_model(
@@ -64,16 +70,7 @@ def export_paraformer(model: Any, path: Path) -> None:
         device="cpu",
         max_seq_len=512,
     )
-    torch.onnx.export(
-        model,
-        model.export_dummy_inputs(),
-        str(path),
-        input_names=model.export_input_names(),
-        output_names=model.export_output_names(),
-        dynamic_axes=model.export_dynamic_axes(),
-        opset_version=14,
-        dynamo=False,
-    )
+    _export(model, path)
 
 
 def paraformer_model(size: int = 512, units: int = 2048, classes: int = 8404) -> Any:

@@ -135,8 +135,7 @@ def _print_summary(args: argparse.Namespace, advice: Advice) -> None:
     titles = (*header, advice.metric.name) if advice.metric is not None else header
     print(table(titles, lines) if lines else "Nothing was found to change.")
     for proposal in advice.proposals:
-        said = (proposal.note, _next(args, proposal))
-        for text in filter(None, said):
+        for text in filter(None, (proposal.note, _next(args, proposal))):
             print(f"{proposal.number}: {text}")
     for text in advice.left_out:
         print(f"not tried: {text}")

@@ -107,6 +107,14 @@ def test_a_graph_without_inner_tensors_gets_none() -> None:
     assert least_error_ranges(model, [{"x": np.ones((1, 4), np.float32)}]) == ()
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_tensor_that_overflows_in_one_picture_gets_none(place: int) -> None:
+    random = np.random.default_rng(0)
+    samples = [{"x": random.normal(size=(1, 3, 16, 16)).astype(np.float32)} for _ in range(3)]
+    samples[place]["x"][:] = -3e38  # the convolution is -inf, and its SiLU no number
+    assert least_error_ranges(network(), samples) == ()
+
+
 def test_of_a_network_the_inner_tensors_get_one() -> None:
     random = np.random.default_rng(0)
     samples = [{"x": random.normal(size=(1, 3, 16, 16)).astype(np.float32)} for _ in range(4)]

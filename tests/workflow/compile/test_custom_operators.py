@@ -38,9 +38,9 @@ def file_of(folder: Path, *operators: str) -> Path:
     return path
 
 
-def request(dtype: str, samples: Path | None = None) -> Request:
+def request(dtype: str, samples: Path | None = None, algorithm: str | None = None) -> Request:
     given = str(samples) if samples else None
-    return Request(fit="none", raw=True, dtype=dtype, calibration=given)
+    return Request(fit="none", raw=True, dtype=dtype, calibration=given, algorithm=algorithm)
 
 
 def prepared(path: Path, *socs: str, dtype: str = "fp16", report=SILENT):  # type: ignore[no-untyped-def]
@@ -139,8 +139,10 @@ def test_the_toolkit_has_no_kernel_for_any_of_them_and_computes_all_as_custom_op
 
 
 @pytest.mark.toolkit
-@pytest.mark.parametrize("dtype", ["fp16", "int8"])
-def test_from_onnx_to_rknn_and_the_simulator(dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "algorithm"), [("fp16", None), ("int8", None), ("int8", "mse")])
+def test_from_onnx_to_rknn_and_the_simulator(
+    dtype: str, algorithm: str | None, tmp_path: Path
+) -> None:
     from test_rewritten_real import cosine
 
     from rkzoo.workflow.compile.simulate import open_simulator
@@ -151,7 +153,7 @@ def test_from_onnx_to_rknn_and_the_simulator(dtype: str, tmp_path: Path) -> None
     drawn = [random.normal(0, 1, SHAPE).astype(np.float32) for _ in range(4)]
     for number, sample in enumerate(drawn):
         np.save(samples / f"{number}.npy", sample)
-    how = request(dtype, samples if dtype == "int8" else None)
+    how = request(dtype, samples if dtype == "int8" else None, algorithm)
     (done,) = convert(str(path), "rk3588", how, output=tmp_path / "out.rknn")
     sidecar = msgspec.json.decode(done.sidecar.read_bytes(), type=Sidecar)
     assert [one.type for one in sidecar.recipe.custom] == ["cstDet", "cstReduceL1"]

@@ -185,6 +185,7 @@ def _observe(
         fix="Use --algorithm normal.",
     )
     seen: dict[str, _Seen] = {}
+    endless: set[str] = set()  # not finite in some sample: left out, so that pairs stay pairs
     groups: list[list[str]] = [list(dict.fromkeys(names))]
     for number, feeds in enumerate(samples):
         sizes: dict[str, int] = {}
@@ -192,7 +193,10 @@ def _observe(
             for name, values in zip(group, session.run(feeds, group), strict=True):
                 if not isinstance(values, np.ndarray) or values.dtype != np.float32:
                     continue
-                if not values.size or not np.isfinite(values).all():
+                if not values.size:
+                    continue
+                if not np.isfinite(values).all():
+                    endless.add(name)
                     continue
                 places = np.random.default_rng((number, values.size)).integers(
                     0, values.size, min(_SAMPLES, values.size)
@@ -200,16 +204,16 @@ def _observe(
                 seen.setdefault(name, _Seen()).add(values, places)
                 sizes[name] = values.nbytes
         if not number:
-            groups = _groups(sizes)
-    return seen
+            groups = _groups(sizes)  # of what is of use
+    return {name: numbers for name, numbers in seen.items() if name not in endless}
 
 
 def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
     """The tensors in parts of at most _BYTES."""
-    groups: list[list[str]] = [[]]
+    groups: list[list[str]] = []
     held = 0
     for name, size in sizes.items():
-        if groups[-1] and held + size > _BYTES:
+        if not groups or held + size > _BYTES:
             groups.append([])
             held = 0
         groups[-1].append(name)

@@ -200,7 +200,8 @@ def prepare(
     if calibrates and pictures is not None:
         arrays = _calibration(ready, pictures, report)
         stored = Calibration(files=pictures.names, sha256=builds.calibration_digest(arrays))
-    recipe = with_own_ranges(recipe, graph, arrays if keep else (), report)
+    # Custom operators have the same tensors, and ONNX Runtime does not know them.
+    recipe = with_own_ranges(recipe, rewritten.model, arrays if keep else (), report)
     content = graph.SerializeToString()
     size = len(content) + sum(array.nbytes for array in arrays)
     # Kept in the cache, and once more in the toolkit's scratch folder.
@@ -421,8 +422,7 @@ def _numbers(ready: ResolvedModel, dtype: Dtype) -> dict[str, Any]:
     how = ready.quantise
     if dtype == "w4a16":
         method = how.method if how.method.startswith("group") else _W4A16_METHOD
-        algorithm = "gdq" if how.algorithm == "gdq" else "normal"
-        return {"algorithm": algorithm, "method": method}
+        return {"algorithm": how.algorithm or "normal", "method": method}
     return {
         "algorithm": how.algorithm or ready.algorithm,
         "method": how.method,
